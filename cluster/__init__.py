@@ -1,0 +1,1 @@
+"""The ground: the Ray session and the run storage."""

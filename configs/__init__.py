@@ -1,0 +1,1 @@
+"""What a person writes: the pydantic schema of every job and the YAML files that ship."""

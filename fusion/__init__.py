@@ -1,0 +1,1 @@
+"""The mathematics: pure functions and estimators over arrays and tensors."""

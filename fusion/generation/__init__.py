@@ -1,0 +1,1 @@
+"""FuseGen (arXiv 2406.12527): prompts, filtering, cross-model variability, influence, feedback, reweighting."""

@@ -1,0 +1,1 @@
+"""What a person submits: one module per job, and the command line."""
