@@ -1,1 +1,1 @@
-"""FuseGen (arXiv 2406.12527): prompts, filtering, cross-model variability, influence, feedback, reweighting."""
+"""FuseGen (arXiv 2406.12527): what is computed between the rounds of writing and of training."""
