@@ -1,8 +1,21 @@
 """Fixtures that all tests share."""
 
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+os.environ.update(
+    RAY_AUTH_MODE="disabled",
+    RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
+    RAY_DATA_DISABLE_PROGRESS_BARS="1",
+    RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+    HF_HUB_OFFLINE="1",
+    TOKENIZERS_PARALLELISM="false",
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -14,3 +27,25 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the shared data folder beside the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray cluster of four logical CPUs for all tests marked `ray`."""
+    import ray
+
+    folder = tempfile.mkdtemp(prefix="ray-")  # short: it becomes part of socket names
+    os.environ["TMPDIR"] = folder
+    ray.init(
+        address="local",
+        _temp_dir=folder,
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=256 << 20,
+        logging_level="error",
+    )
+    del os.environ["TMPDIR"]
+    yield
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)

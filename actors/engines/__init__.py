@@ -1,0 +1,1 @@
+"""Ways to run a language model, behind one small protocol (`base.Engine`)."""

@@ -1,0 +1,151 @@
+"""A language model that writes: a persistent, restartable Ray actor around one engine.
+
+It loads its engine once and stays warm over all rounds. It has no state but the engine, so that a killed
+process restarts anywhere and answers the same request with the same text. Ray restarts it without limit and
+retries nothing; `generate_block` repeats a block until its deadline. Whatever goes wrong with a block ends
+in its completions: an exception of the engine at once, the death of the process when it happens twice.
+"""
+
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+
+from actors.engines.base import (
+    Completion,
+    DeviceLostError,
+    Engine,
+    EngineError,
+    Request,
+    failure,
+    load_engine,
+)
+from actors.failover import CrashJournal, ExpertError, call_with_failover, reason
+from configs.schema.plm import PlmSpec, Sampling
+
+MAX_CRASHES = 2
+MAX_PENDING_CALLS = 64
+Loader = Callable[[PlmSpec, Sequence[str], int], Engine]
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """The answers to a block of requests, in the order of the requests."""
+
+    completions: list[Completion]
+    seconds: float
+    """Time the engine took; waiting and restarts do not count."""
+
+
+class Plm:
+    """The process of one language model; calls of `generate` run one after another."""
+
+    def __init__(
+        self, spec: PlmSpec, labels: Sequence[str], seed: int, journal: str, load: Loader = load_engine
+    ) -> None:
+        """Load the engine; a failure is raised by every method instead, so that nobody restarts in vain.
+
+        `journal` is a name, unique to this actor, under which crashes are remembered on this machine.
+        """
+        self._journal = CrashJournal(Path(tempfile.gettempdir()) / f"amalgam-{journal}")
+        self._loaded: Engine | EngineError
+        try:
+            self._loaded = load(spec, labels, seed)
+        except EngineError as error:
+            self._loaded = error
+
+    @property
+    def _engine(self) -> Engine:
+        if isinstance(self._loaded, EngineError):
+            raise self._loaded
+        return self._loaded
+
+    @ray.method(concurrency_group="status")
+    def ready(self) -> dict[str, Any]:
+        """Return the process id and the engine's provenance; `EngineError` if it did not load."""
+        return {"pid": os.getpid(), "describe": self._engine.describe()}
+
+    @ray.method(concurrency_group="status")
+    def available(self, round: int, label: int, zero_shot: bool, ordinal: int, index: int = 0) -> int | None:
+        """As `Engine.available`."""
+        return self._engine.available(round, label, zero_shot, ordinal, index)
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Generated:
+        """Answer a block of requests; error completions for all if it raised or killed the process twice."""
+        engine = self._engine
+        block = blake2b("\n".join(request.id for request in requests).encode(), digest_size=16).hexdigest()
+        if self._journal.crashes(block) >= MAX_CRASHES:
+            self._journal.forget(block)
+            return failed(requests, f"gave up: the process died {MAX_CRASHES} times on this block")
+        started = time.perf_counter()
+        with self._journal.working_on(block):
+            completions = _guarded(engine, requests, sampling)
+        return Generated(completions, time.perf_counter() - started)
+
+
+def _guarded(engine: Engine, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+    try:
+        return engine.generate(requests, sampling)
+    except DeviceLostError:
+        # Only a new process helps; leaving without clean-up keeps the journal's entry.
+        os._exit(1)
+    except Exception as error:  # a process boundary: a bad block must not end the run
+        return failed(requests, f"{type(error).__name__}: {reason(error)}").completions
+
+
+def failed(requests: Sequence[Request], why: str) -> Generated:
+    """Error completions for a whole block."""
+    return Generated([failure(why)] * len(requests), 0.0)
+
+
+def start_plm(
+    spec: PlmSpec,
+    labels: Sequence[str],
+    seed: int,
+    *,
+    num_cpus: float | None = None,
+    load: Loader = load_engine,
+) -> list[ActorHandle[Plm]]:
+    """Start the replicas of a PLM and return their actor handles at once; they load in the background.
+
+    A replica that the cluster has no room for stays pending, which is what makes an autoscaler add a node.
+    `num_cpus` replaces the CPUs of the configuration, per replica.
+    """
+    actor = ray.remote(  # type: ignore[call-overload]
+        max_restarts=-1,
+        max_task_retries=0,
+        max_pending_calls=MAX_PENDING_CALLS,
+        concurrency_groups={"status": 2},
+    )(Plm)
+    sized = actor.options(
+        num_cpus=spec.num_cpus if num_cpus is None else num_cpus,
+        num_gpus=spec.num_gpus,
+        accelerator_type=spec.accelerator_type,
+    )
+    return [
+        sized.remote(spec, tuple(labels), seed, f"{spec.name}-{uuid.uuid4().hex}", load)
+        for _ in range(spec.replicas)
+    ]
+
+
+async def wait_ready(handle: ActorHandle[Plm], spec: PlmSpec) -> dict[str, Any]:
+    """What `Plm.ready` says once the engine has loaded; `ExpertError` if it does not within its time."""
+    return await call_with_failover(handle.ready.remote, deadline_s=spec.start_timeout_s)
+
+
+async def generate_block(handle: ActorHandle[Plm], requests: Sequence[Request], spec: PlmSpec) -> Generated:
+    """The answers of one replica to a block; error completions when it cannot answer within its time."""
+    try:
+        return await call_with_failover(
+            lambda: handle.generate.remote(requests, spec.sampling), deadline_s=spec.request_timeout_s
+        )
+    except ExpertError as error:
+        return failed(requests, str(error))

@@ -1,0 +1,235 @@
+"""Language model processes: what they answer, and what happens when they die."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from actors.engines.base import Completion, DeviceLostError, EngineError, Request
+from actors.failover import ExpertError, call_with_failover
+from actors.plm import Generated, Plm, generate_block, start_plm, wait_ready
+from configs.schema.plm import PlmSpec, RecordedEngine, Sampling
+
+LABELS = ("good", "bad")
+
+
+def spec(**fields) -> PlmSpec:
+    usual = {"engine": RecordedEngine(path="x"), "num_cpus": 0.5, "request_timeout_s": 60}
+    return PlmSpec(name="writer", **{**usual, **fields})
+
+
+def request(name: str) -> Request:
+    return Request(name, name, 1, 0, 0, 0, 0, True)
+
+
+def block(*names: str) -> list[Request]:
+    return [request(name) for name in names]
+
+
+def scripted(folder: Path) -> Callable:
+    """A loader of an engine that does what prompts say; local, so that workers get it by value."""
+
+    class Scripted:
+        def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+            return [self._answer(request.prompt) for request in requests]
+
+        def _answer(self, prompt: str) -> Completion:
+            with (folder / prompt).open("a") as log:
+                log.write(f"{os.getpid()}\n")
+            if prompt.startswith("crash"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if prompt.startswith("lost"):
+                raise DeviceLostError("device-side assert")
+            if prompt.startswith("raise"):
+                raise ValueError("no such thing\nsecond line")
+            if prompt.startswith("slow"):
+                time.sleep(1)
+            if prompt.startswith("hang"):
+                time.sleep(600)
+            return Completion(prompt.upper(), "stop", 1, 1)
+
+        def available(self, *position: int) -> int:
+            return sum(position)
+
+        def describe(self) -> dict[str, str]:
+            return {"engine": "scripted"}
+
+    return lambda spec, labels, seed: Scripted()
+
+
+def starts(folder: Path, name: str) -> list[str]:
+    path = folder / name
+    return path.read_text().split() if path.exists() else []
+
+
+async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def writer(ray_session, tmp_path):
+    import ray
+
+    handles = start_plm(spec(), LABELS, 0, load=scripted(tmp_path))
+    yield SimpleNamespace(handle=handles[0], folder=tmp_path)
+    for handle in handles:
+        ray.kill(handle)
+
+
+def texts(generated: Generated) -> list[str]:
+    return [completion.text for completion in generated.completions]
+
+
+def errors(generated: Generated) -> list[str | None]:
+    assert all(c.finish_reason == ("error" if c.error else "stop") for c in generated.completions)
+    return [completion.error for completion in generated.completions]
+
+
+@pytest.mark.ray
+def test_answers_describes_and_counts(writer):
+    async def run() -> None:
+        ready = await wait_ready(writer.handle, spec())
+        generated = await generate_block(writer.handle, block("one", "two"), spec())
+        assert ready["describe"] == {"engine": "scripted"}
+        assert texts(generated) == ["ONE", "TWO"]
+        assert generated.seconds > 0
+        assert {str(ready["pid"])} == set(starts(writer.folder, "one"))
+        assert await writer.handle.available.remote(1, 2, False, 3) == 6
+        assert (await generate_block(writer.handle, [], spec())).completions == []
+
+    asyncio.run(run())
+
+
+@pytest.mark.ray
+def test_killed_process_gives_the_same_answer_as_an_undisturbed_one(writer):
+    async def run() -> None:
+        pid = (await wait_ready(writer.handle, spec()))["pid"]
+        pending = asyncio.ensure_future(generate_block(writer.handle, block("one", "slow", "two"), spec()))
+        behind = asyncio.ensure_future(generate_block(writer.handle, block("three"), spec()))
+        await until(lambda: bool(starts(writer.folder, "slow")))
+        os.kill(pid, signal.SIGKILL)
+        assert texts(await pending) == ["ONE", "SLOW", "TWO"]
+        assert texts(await behind) == ["THREE"]
+        assert len(set(starts(writer.folder, "slow"))) == 2
+        assert (await wait_ready(writer.handle, spec()))["pid"] != pid
+
+    asyncio.run(run())
+
+
+@pytest.mark.ray
+def test_poisonous_block_ends_as_errors_and_its_neighbours_succeed(writer):
+    async def run() -> None:
+        blocks = [block("a"), block("b", "crash", "c"), block("d"), block("e", "lost"), block("f")]
+        generated = await asyncio.gather(*(generate_block(writer.handle, b, spec()) for b in blocks))
+        gave_up = "gave up: the process died 2 times on this block"
+        assert [texts(g) for g in (generated[0], generated[2], generated[4])] == [["A"], ["D"], ["F"]]
+        assert errors(generated[1]) == [gave_up] * 3
+        assert errors(generated[3]) == [gave_up] * 2
+        assert len(starts(writer.folder, "crash")) == len(starts(writer.folder, "lost")) == 2
+
+    asyncio.run(run())
+
+
+@pytest.mark.ray
+def test_exception_of_the_engine_is_not_retried(writer):
+    async def run() -> None:
+        generated = await generate_block(writer.handle, block("a", "raise"), spec())
+        assert errors(generated) == ["ValueError: no such thing"] * 2
+        assert len(starts(writer.folder, "raise")) == 1
+        assert texts(await generate_block(writer.handle, block("b"), spec())) == ["B"]
+
+    asyncio.run(run())
+
+
+@pytest.mark.ray
+def test_status_answers_while_a_block_hangs_and_the_block_times_out(writer):
+    async def run() -> None:
+        await wait_ready(writer.handle, spec())
+        pending = asyncio.ensure_future(
+            generate_block(writer.handle, block("hang"), spec(request_timeout_s=3))
+        )
+        await until(lambda: bool(starts(writer.folder, "hang")))
+        assert (await wait_ready(writer.handle, spec(start_timeout_s=30)))["describe"]
+        assert errors(await pending) == ["no answer within 3 s: still starting or busy"]
+
+    asyncio.run(run())
+
+
+@pytest.mark.ray
+def test_engine_that_does_not_load_says_why_in_one_line(ray_session, tmp_path):
+    async def run() -> None:
+        bad = spec(engine=RecordedEngine(path=str(tmp_path / "none.parquet")), replicas=2)
+        for handle in start_plm(bad, LABELS, 0, num_cpus=0.1):
+            with pytest.raises(ExpertError, match=r"^\S*none.parquet: no such file$"):
+                await wait_ready(handle, bad)
+            (error,) = errors(await generate_block(handle, block("a"), bad))
+            assert error is not None
+            assert error.endswith("none.parquet: no such file")
+
+    asyncio.run(run())
+
+
+@pytest.mark.ray
+def test_actor_that_is_gone_for_good_is_an_error(writer):
+    import ray
+
+    async def run() -> None:
+        await wait_ready(writer.handle, spec())
+        ray.kill(writer.handle)
+        (error,) = errors(await generate_block(writer.handle, block("a"), spec()))
+        assert error is not None
+        assert "\n" not in error
+
+    asyncio.run(run())
+
+
+@pytest.mark.ray
+def test_actor_without_room_stays_pending_until_its_time_is_up(ray_session):
+    async def run() -> None:
+        huge = spec(num_cpus=1000, start_timeout_s=0.5)
+        (handle,) = start_plm(huge, LABELS, 0)
+        with pytest.raises(ExpertError, match=r"no answer within 0\.5 s"):
+            await wait_ready(handle, huge)
+
+    asyncio.run(run())
+
+
+def test_calls_are_repeated_until_they_pass():
+    from ray.exceptions import ActorUnavailableError, PendingCallsLimitExceeded
+
+    failures = [ActorUnavailableError("restarting", None), PendingCallsLimitExceeded("full")]
+
+    async def call() -> str:
+        if failures:
+            raise failures.pop()
+        return "done"
+
+    assert asyncio.run(call_with_failover(call, deadline_s=10, first_delay_s=0.01)) == "done"
+    assert not failures
+
+
+def test_calls_that_never_pass_end_at_the_deadline():
+    from ray.exceptions import ActorUnavailableError
+
+    async def call() -> str:
+        raise ActorUnavailableError("restarting", None)
+
+    with pytest.raises(ExpertError, match=r"no answer within 0\.1 s: .* is unavailable: restarting"):
+        asyncio.run(call_with_failover(call, deadline_s=0.1, first_delay_s=0.01))
+
+
+def test_engine_error_is_kept_and_raised_by_every_method():
+    def load(spec, labels, seed):
+        raise EngineError("no weights")
+
+    plm = Plm(spec(), LABELS, 0, "unused", load)
+    for method in (plm.ready, lambda: plm.available(0, 0, True, 0), lambda: plm.generate([], Sampling())):
+        with pytest.raises(EngineError, match="no weights"):
+            method()
