@@ -1,0 +1,35 @@
+# Each target sets up what it needs; nothing has to be done by hand before.
+PYTHON ?= python3
+PY := .venv/bin/python
+READY := .venv/.ready
+RUN ?= runs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench report
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml $(wildcard requirements/*.txt)
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[cpu,dev]'
+	touch $@
+
+demo: $(READY) ## Let four miniature language models write a data set together, and train a classifier on it
+	$(PY) -m jobs fusegen configs/fusegen/demo.yaml --run runs/demo --address local
+	@echo "Next: open runs/demo/report.html; try --set variant='[fusegen,zerogen,progen]' --run runs/more, or your own task (README)."
+
+lint: $(READY) ## Style, types and import floors
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+test: lint ## Everything that must hold
+	HF_HUB_OFFLINE=1 $(PY) -m pytest
+
+bench: $(READY) ## Measure speed and print tables
+	HF_HUB_OFFLINE=1 $(PY) -m tests.benchmarks
+
+report: $(READY) ## Write the report of RUN again (make report RUN=runs/demo)
+	$(PY) -m jobs report $(RUN)

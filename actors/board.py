@@ -1,0 +1,98 @@
+"""What a run shows while it works: counts per PLM, the phase, and a log of events."""
+
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class PlmBoard:
+    """Progress of one PLM in the current round."""
+
+    wanted: int = 0
+    asked: int = 0
+    answered: int = 0
+    kept: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    tokens: int = 0
+    started: float = field(default_factory=time.monotonic)
+    last: float = field(default_factory=time.monotonic)
+    dropped: str = ""
+
+    def view(self) -> dict[str, Any]:
+        """Numbers for a table: with tokens per second, and seconds to the end when they can be told."""
+        busy = max(self.last - self.started, 1e-6)
+        rate = self.answered / busy
+        eta = (self.asked - self.answered) / rate if self.answered else None
+        return {
+            "wanted": self.wanted,
+            "asked": self.asked,
+            "answered": self.answered,
+            "kept": self.kept,
+            "rejected": dict(self.rejected),
+            "tokens_per_second": self.tokens / busy if self.tokens else 0.0,
+            "eta": eta,
+            "dropped": self.dropped,
+        }
+
+
+class Board:
+    """Progress of a run, written by the coordinator and read by drivers."""
+
+    def __init__(self, rounds: int) -> None:
+        self.lock = threading.Lock()
+        self.rounds, self.round, self.phase = rounds, 0, "starting"
+        self.plms: dict[str, PlmBoard] = {}
+        self.events: list[str] = []
+
+    def enter(self, phase: str) -> None:
+        """Begin a phase."""
+        with self.lock:
+            self.phase = phase
+            self.events.append(phase)
+
+    def note(self, event: str) -> None:
+        """Add a line to the log."""
+        with self.lock:
+            self.events.append(event)
+
+    def start_round(self, number: int, wanted: dict[str, int]) -> None:
+        """Begin a round of generation; `wanted` is what each PLM should add."""
+        with self.lock:
+            self.round = number
+            self.plms = {plm: PlmBoard(wanted=count) for plm, count in wanted.items()}
+
+    def answered(self, facts: dict[str, Any]) -> None:
+        """Count an answered block."""
+        with self.lock:
+            plm = self.plms[facts["plm"]]
+            plm.answered += int(facts["asked"])
+            plm.tokens += int(facts["tokens"])
+            plm.last = time.monotonic()
+
+    def asked(self, counts: dict[str, list[int]]) -> None:
+        """Count requests about to be sent, by PLM and label."""
+        with self.lock:
+            for plm, per_label in counts.items():
+                self.plms[plm].asked += sum(per_label)
+
+    def judged(self, plms: dict[str, dict[str, Any]]) -> None:
+        """Count what the filter said."""
+        with self.lock:
+            for name, facts in plms.items():
+                plm = self.plms[name]
+                plm.kept += sum(facts["kept"])
+                plm.rejected.update(facts["rejected"])
+
+    def view(self, since: int) -> dict[str, Any]:
+        """Everything a driver shows; events from number `since` on."""
+        with self.lock:
+            return {
+                "phase": self.phase,
+                "round": self.round,
+                "rounds": self.rounds,
+                "plms": {name: plm.view() for name, plm in self.plms.items()},
+                "events": self.events[since:],
+            }

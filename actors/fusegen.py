@@ -1,0 +1,181 @@
+"""The FuseGen method as steps: rounds of writing and choosing, then weighting, training and evaluation.
+
+    write (zero-shot) -> train one model per PLM and one on all -> choose shots -> write with them -> ...
+    -> weigh -> train the result -> (only now) read the real labels
+
+Variants (rivals and ablations) run through the same code with other switches. Steps are identified by what
+they depend on, so whatever two variants have in common is done once.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.board import Board
+from actors.steps.runner import Call, Done, Steps, resources_of
+from actors.writing import Chain, Round, Writers, Writing
+from configs.schema.base import identity
+from configs.schema.fusegen import FusegenConfig
+from fusion.generation.schedule import sizes
+
+TRAIN = "actors.steps.training:train"
+
+
+@dataclass
+class Outcome:
+    """What one variant left behind: its samples, and the keys of its steps."""
+
+    chain: Chain
+    rounds: list[Round] = field(default_factory=list)
+    selections: list[str | None] = field(default_factory=list)
+    """Per round: the selection that followed it."""
+    unions: list[str | None] = field(default_factory=list)
+    """Per round: the model trained on all samples so far."""
+    models: dict[str, str] = field(default_factory=dict)
+    """PLM -> the model of the last round trained on its samples, held-out ones excepted."""
+    weights: Done | None = None
+
+
+class Fusegen:
+    """Runs the variants of one configuration."""
+
+    def __init__(self, config: FusegenConfig, steps: Steps, writers: Writers, board: Board) -> None:
+        self.config, self.steps, self.writers, self.board = config, steps, writers, board
+        self.labels = list(config.task.label_names)
+        self.judge = identity(config.stm.rounds)
+        self.judge_options = resources_of(config.stm.rounds)
+
+    def variant(self, name: str, *, every_round: bool) -> Outcome:
+        """Run one variant up to its weights; `every_round` trains models even where no shots are chosen."""
+        config = self.config.as_variant(name)
+        writing = Writing(config, self.steps, self.writers, self.board)
+        outcome = Outcome(Chain(len(self.labels)))
+        samples = config.samples
+        shots: str | None = None
+        targets = sizes(samples.per_plm, samples.initial, samples.rounds, exact_end=samples.exact_end)
+        for number, target in enumerate(targets):
+            last = number == samples.rounds
+            self.board.enter(f"{name}: round {number} of {samples.rounds}: writing")
+            outcome.rounds.append(writing.round(number, target, shots, outcome.chain))
+            chooses = config.selection.feedback != "none" and not last
+            if chooses or last or every_round:
+                self.board.enter(f"{name}: round {number} of {samples.rounds}: training")
+                self._train(config, outcome)
+            if chooses and not (config.selection.freeze_shots and shots):
+                shots = self._select(config, outcome, number)
+            outcome.selections.append(shots if chooses else None)
+        outcome.weights = self._weigh(config, outcome)
+        return outcome
+
+    def train_call(
+        self,
+        name: str,
+        outcome: Outcome,
+        *,
+        plms: list[str] | None = None,
+        held_out: float = 0.0,
+        weighted: bool = False,
+        final: bool = False,
+        score: bool = False,
+    ) -> Call:
+        """The step that trains a model on samples of a variant."""
+        spec = self.config.stm.final if final else self.config.stm.rounds
+        params = {
+            "chain": list(outcome.chain.keys),
+            "plms": plms,
+            "held_out": held_out,
+            "weights": outcome.weights.key if weighted and outcome.weights else None,
+            "stm": identity(spec),
+            "labels": self.labels,
+            "seed": self.config.seed,
+            "score": score,
+            "card": f"# Task model {name}\n\nTrained on generated text for the task {self.config.task.name}.\n",
+        }
+        return Call("train", TRAIN, params, resources_of(spec))
+
+    def _train(self, config: FusegenConfig, outcome: Outcome) -> None:
+        """One model per PLM, each scoring all samples, and one on all samples, side by side."""
+        share = config.selection.held_out
+        writing = [plm.name for plm in config.plms if sum(outcome.chain.of(outcome.chain.kept, plm.name))]
+        calls = [self.train_call(p, outcome, plms=[p], held_out=share, score=True) for p in writing]
+        *mine, union = self.steps.do([*calls, self.train_call("union", outcome)])
+        outcome.models = {
+            plm: done.key for plm, done in zip(writing, mine, strict=True) if "skipped" not in done.facts
+        }
+        for plm in set(writing) - set(outcome.models):
+            self.board.note(f"{plm} wrote texts of one label only; no model of its own")
+        outcome.unions += [None] * (len(outcome.rounds) - 1 - len(outcome.unions)) + [union.key]
+
+    def _select(self, config: FusegenConfig, outcome: Outcome, number: int) -> str:
+        params = {
+            "chain": list(outcome.chain.keys),
+            "plms": [plm.name for plm in config.plms],
+            "models": outcome.models,
+            "union": outcome.unions[-1],
+            "selection": identity(config.selection),
+            "labels": self.labels,
+            "seed": config.seed,
+            "round": number,
+        }
+        return self.steps.one(
+            Call(f"r{number}-select", "actors.steps.selection:select", params, self.judge_options)
+        ).key
+
+    def _weigh(self, config: FusegenConfig, outcome: Outcome) -> Done | None:
+        if config.weights.kind == "uniform":
+            return None
+        self.board.enter(f"weighing the samples ({config.weights.kind})")
+        return self.steps.one(self.weigh_call(config, outcome))
+
+    def weigh_call(self, config: FusegenConfig, outcome: Outcome) -> Call:
+        """The step that weighs the samples of a variant."""
+        params = {
+            "chain": list(outcome.chain.keys),
+            "plms": None,
+            "weights": identity(config.weights),
+            "stm": self.judge,
+            "labels": self.labels,
+            "seed": config.seed,
+        }
+        return Call("weigh", "actors.steps.weighting:weigh", params, self.judge_options)
+
+
+def baseline_calls(method: Fusegen, outcomes: dict[str, Outcome]) -> dict[str, Call]:
+    """Models that the result is compared with, by the name they have in the summary; the result comes first.
+
+    `<plm>`: one PLM's samples; `union`, `union_swa`: all samples, weighted equally or by the job;
+    `<variant>`: another variant's result; `zerogen/<plm>`: one PLM's zero-shot samples.
+    """
+    config = method.config
+    result, *others = config.variant
+    final = config.baselines.stm == "final"
+    main = outcomes[result]
+    calls = {result: method.train_call(result, main, weighted=True, final=True)}
+    if config.baselines.plms:
+        calls |= {plm: method.train_call(plm, main, plms=[plm], final=final) for plm in _writers(main)}
+    if config.baselines.union:
+        calls["union"] = method.train_call("union", main, final=final)
+        if main.weights:
+            kind = config.as_variant(result).weights.kind
+            calls[f"union_{kind}"] = method.train_call(f"union_{kind}", main, weighted=True, final=final)
+    for name in others:
+        calls[name] = method.train_call(name, outcomes[name], weighted=True, final=final)
+        if name == "zerogen" and config.baselines.plms:
+            calls |= {
+                f"zerogen/{plm}": method.train_call(plm, outcomes[name], plms=[plm], final=final)
+                for plm in _writers(outcomes[name])
+            }
+    return calls
+
+
+def _writers(outcome: Outcome) -> list[str]:
+    return [plm for plm, counts in outcome.chain.kept.items() if sum(counts)]
+
+
+def predict_calls(config: FusegenConfig, models: dict[str, str]) -> dict[str, Call]:
+    """Steps in which each model (by name: its training step) answers the evaluation set."""
+    assert config.eval is not None  # noqa: S101 - callers check
+    shared: dict[str, Any] = {"eval": identity(config.eval), "labels": list(config.task.label_names)}
+    return {
+        name: Call("predict", "actors.steps.evaluation:predict", {"model": key, **shared})
+        for name, key in models.items()
+    }

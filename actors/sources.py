@@ -1,0 +1,117 @@
+"""Tables of texts that a person names in a configuration: files, or data sets of the hub.
+
+Labels are mapped by name to the class ids of the task, never by number.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from configs.load import locate
+from configs.schema.base import ConfigError
+from configs.schema.task import Source
+
+SEPARATOR = "[SEP]"
+READERS = ".jsonl, .jsonl.gz, .csv or .parquet"
+
+
+def read_texts(source: Source) -> list[str]:
+    """The texts of a source, without labels; ConfigError when there are none."""
+    table = _columns(source, [source.text])
+    texts = [text for text in table.column(source.text).to_pylist() if text and text.strip()]
+    if not texts:
+        raise ConfigError(f"{_name(source)}: holds no text in column {source.text!r}")
+    return texts
+
+
+def read_labelled(source: Source, labels: Sequence[str]) -> pa.Table:
+    """Columns `text` and `label` (class id by position in `labels`); pairs are joined as `first[SEP]second`."""
+    columns = [source.text, *([source.text_b] if source.text_b else []), source.label]
+    table = _columns(source, columns)
+    if table.num_rows == 0:
+        raise ConfigError(f"{_name(source)}: holds no rows")
+    texts = table.column(source.text).cast(pa.string())
+    if source.text_b:
+        texts = pc.binary_join_element_wise(texts, table.column(source.text_b).cast(pa.string()), SEPARATOR)
+    if texts.null_count:
+        raise ConfigError(f"{_name(source)}: {texts.null_count} rows have no {source.text}")
+    names = [source.label_names.get(str(value), str(value)) for value in table.column(source.label).to_pylist()]
+    unknown = sorted(set(names) - set(labels))
+    if unknown:
+        raise ConfigError(
+            f"{_name(source)}: {source.label}: {', '.join(map(repr, unknown[:5]))} is no label of the task; "
+            f"allowed: {', '.join(labels)} (map other names with label_names)"
+        )
+    ids = {name: index for index, name in enumerate(labels)}
+    return pa.table({"text": texts, "label": pa.array([ids[name] for name in names], pa.int32())})
+
+
+def _name(source: Source) -> str:
+    return source.path or f"hub data set {source.dataset}"
+
+
+def _columns(source: Source, columns: list[str]) -> pa.Table:
+    table = _from_hub(source) if source.path is None else _from_file(source.path)
+    for column in columns:
+        if column not in table.column_names:
+            raise ConfigError(
+                f"{_name(source)}: no column {column!r}; there are {', '.join(table.column_names)}"
+            )
+    table = table.select(columns)
+    return table.slice(0, source.limit) if source.limit else table
+
+
+def _from_file(path: str) -> pa.Table:
+    fs, inner = pafs.FileSystem.from_uri(path) if "://" in path else (pafs.LocalFileSystem(), str(locate(path)))
+    try:
+        if path.endswith(".parquet"):
+            with fs.open_input_file(inner) as file:
+                return pq.read_table(file)
+        with fs.open_input_stream(inner, compression="gzip" if path.endswith(".gz") else None) as stream:
+            if path.endswith(".csv"):
+                return pacsv.read_csv(stream, parse_options=pacsv.ParseOptions(newlines_in_values=True))
+            if path.endswith((".jsonl", ".jsonl.gz", ".json.gz")):
+                return pa.Table.from_pylist(_json_lines(stream.read().decode("utf-8"), path))
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+    raise ConfigError(f"{path}: unknown kind of file; allowed: {READERS}")
+
+
+def _json_lines(text: str, path: str) -> list[Mapping[str, Any]]:
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ConfigError(f"{path}: line {number}: not readable as JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise ConfigError(f"{path}: line {number}: an object is needed")
+        rows.append(row)
+    return rows
+
+
+def _from_hub(source: Source) -> pa.Table:
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(source.dataset, source.subset, split=source.split)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        offline = " (the hub is switched off here)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        raise ConfigError(f"{_name(source)}: cannot be loaded{offline}: {reason}") from None
+    return pa.Table.from_batches(loaded.with_format("arrow").data.to_batches())
+
+
+def local_files(source: Source | None) -> list[Path]:
+    """The local file of a source, if it has one."""
+    return [locate(source.path)] if source and source.path and "://" not in source.path else []

@@ -1,0 +1,208 @@
+"""What the report shows of a finished data set, as one small JSON file, computed where the data is.
+
+`digest.json`: cartography (confidence and variability of a sample of texts), shares of easy, ambiguous and
+hard texts, accuracy of each PLM's model on each PLM's texts, weights by PLM, diversity, label agreement,
+shots of every round, and example texts with their provenance.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from actors.steps.data import held_out, read_kept, read_step, seed_of
+from actors.steps.training import read_probabilities
+from cluster.storage import Run, Step
+from fusion.generation import cartography, diversity
+
+POINTS = 1500
+EXAMPLES = 4
+EXTREMES = 6
+EXAMPLE_COLUMNS = ["id", "plm", "round", "label", "text", "raw", "status", "of", "prompt_hash", "shot_ids", "seed"]
+
+
+def digest(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
+    """Write `digest.json`.
+
+    `params`: chain, plms, models {plm: key}, weights (key or None), selections (per round: key or None),
+    labels, held_out, seed.
+    """
+    table = read_kept(run, params["chain"])
+    labels = table.column("label").to_numpy().astype(np.int64)
+    owners = np.array(table.column("plm").to_pylist(), dtype=object)
+    weights = _weights(run, params["weights"], table)
+    proba = {plm: read_probabilities(run, key, len(params["labels"])) for plm, key in params["models"].items()}
+    held = held_out(table.column("id").to_pylist(), owners.tolist(), params["held_out"])
+    value = {
+        "labels": params["labels"],
+        "cartography": _cartography(params, table, labels, owners, proba),
+        "pair_matrix": _pairs(proba, labels, owners, held),
+        "label_agreement": _agreement(proba, labels, owners),
+        "weights": _weight_stats(weights, owners) if weights is not None else None,
+        "diversity": _diversity(table, owners, params["plms"]),
+        "records": _records(run, params),
+        "shots": _shots(run, params["selections"]),
+        "examples": _examples(run, params, table, weights),
+    }
+    step.files.write_json("digest.json", value)
+    return {}
+
+
+def _weights(run: Run, key: str | None, table: pa.Table) -> NDArray[np.float64] | None:
+    if key is None:
+        return None
+    weights = read_step(run, key, "weights.parquet")
+    positions = pc.index_in(table.column("id"), weights.column("id").combine_chunks()).to_numpy()
+    return np.asarray(weights.column("weight").to_numpy()[positions])
+
+
+def _rng(params: dict[str, Any], what: str) -> np.random.Generator:
+    return np.random.default_rng(seed_of(params["seed"], "digest", what))
+
+
+def _cartography(
+    params: dict[str, Any],
+    table: pa.Table,
+    labels: NDArray[np.int64],
+    owners: NDArray[np.object_],
+    proba: dict[str, NDArray[np.float64]],
+) -> dict[str, Any] | None:
+    """Variability and confidence over the models, of a sample of the texts, and their shares per PLM."""
+    if len(proba) < 2:
+        return None
+    right = np.stack([p[np.arange(len(labels)), labels] for p in proba.values()])
+    spread, confidence = cartography.variability(right), cartography.confidence(right)
+    shares = {
+        plm: cartography.shares(spread[owners == plm], confidence[owners == plm])
+        for plm in params["plms"]
+        if (owners == plm).any()
+    }
+    chosen = np.sort(_rng(params, "points").permutation(len(labels))[:POINTS])
+    ids = table.column("id").to_pylist()
+    points = [
+        {
+            "id": ids[i],
+            "plm": owners[i],
+            "label": int(labels[i]),
+            "variability": round(float(spread[i]), 4),
+            "confidence": round(float(confidence[i]), 4),
+        }
+        for i in chosen
+    ]
+    return {"points": points, "shares": shares}
+
+
+def _pairs(
+    proba: dict[str, NDArray[np.float64]],
+    labels: NDArray[np.int64],
+    owners: NDArray[np.object_],
+    held: NDArray[np.bool_],
+) -> dict[str, Any]:
+    """Accuracy of the row's model on the column's texts; its own only on what was held out."""
+    plms = list(proba)
+    rows = []
+    for teacher in plms:
+        right = proba[teacher].argmax(axis=1) == labels
+        masks = [(owners == pupil) & (held if pupil == teacher else True) for pupil in plms]
+        rows.append([round(float(right[mask].mean()), 4) if mask.any() else None for mask in masks])
+    return {"plms": plms, "accuracy": rows}
+
+
+def _agreement(
+    proba: dict[str, NDArray[np.float64]], labels: NDArray[np.int64], owners: NDArray[np.object_]
+) -> dict[str, float]:
+    """Per PLM, how often the other PLMs' models together see the label that was asked for."""
+    shares = {}
+    for plm in proba:
+        others = [p for name, p in proba.items() if name != plm]
+        mine = owners == plm
+        if others and mine.any():
+            shares[plm] = round(float((sum(others)[mine].argmax(axis=1) == labels[mine]).mean()), 4)
+    return shares
+
+
+def _weight_stats(weights: NDArray[np.float64], owners: NDArray[np.object_]) -> dict[str, Any]:
+    """Distribution of the weights relative to their mean, and the share of each PLM that keeps at least half."""
+    relative = weights / weights.mean()
+    edges = np.linspace(0.0, max(2.0, float(relative.max())), 21)
+    per_plm = {
+        plm: {
+            "survivors": round(float((relative[owners == plm] >= 0.5).mean()), 4),
+            "mean": round(float(relative[owners == plm].mean()), 4),
+        }
+        for plm in dict.fromkeys(owners.tolist())
+    }
+    counts = {plm: np.histogram(relative[owners == plm], edges)[0].tolist() for plm in per_plm}
+    return {"edges": [round(float(e), 4) for e in edges], "counts": counts, "plms": per_plm}
+
+
+def _diversity(table: pa.Table, owners: NDArray[np.object_], plms: Sequence[str]) -> dict[str, Any]:
+    texts = np.array(table.column("text").to_pylist(), dtype=object)
+    rounds = table.column("round").to_numpy()
+    groups = {plm: texts[owners == plm] for plm in plms}
+    return {
+        "plms": {plm: diversity.describe(list(mine)) for plm, mine in groups.items() if len(mine)},
+        "rounds": [diversity.describe(list(texts[rounds == r])) for r in sorted(set(rounds.tolist()))],
+    }
+
+
+def _records(run: Run, params: dict[str, Any]) -> dict[str, Any]:
+    """Counts per PLM and round of every status."""
+    counts: dict[str, dict[str, int]] = {}
+    by_round: dict[str, dict[str, int]] = {}
+    for key in params["chain"]:
+        table = read_step(run, key, "records.parquet", ["plm", "round", "status"])
+        for row in table.group_by(["plm", "round", "status"]).aggregate([([], "count_all")]).to_pylist():
+            for groups, name in ((counts, row["plm"]), (by_round, str(row["round"]))):
+                mine = groups.setdefault(name, {})
+                mine[row["status"]] = mine.get(row["status"], 0) + row["count_all"]
+    ordered = {plm: dict(sorted(counts[plm].items())) for plm in params["plms"] if plm in counts}
+    return {"plms": ordered, "rounds": {r: dict(sorted(by_round[r].items())) for r in sorted(by_round, key=int)}}
+
+
+def _shots(run: Run, selections: Sequence[str | None]) -> list[dict[str, Any]]:
+    """The shots chosen after each round; once where all PLMs and labels share them."""
+    rounds = []
+    for number, key in enumerate(selections):
+        if key is None:
+            continue
+        by_plm = run.read_json(f"steps/{key}/feedback.json")["shots"]
+        unique: dict[str, dict[str, Any]] = {}
+        for plm, labels in by_plm.items():
+            shots = list({shot["id"]: shot for of in labels for shot in of}.values())
+            signature = " ".join(shot["id"] for shot in shots)
+            unique.setdefault(signature, {"for": [], "shots": shots})["for"].append(plm)
+        rounds.append({"round": number, "sets": list(unique.values())})
+    return rounds
+
+
+def _examples(
+    run: Run, params: dict[str, Any], table: pa.Table, weights: NDArray[np.float64] | None
+) -> dict[str, list[dict[str, Any]]]:
+    """Texts with their provenance: accepted, rejected by each reason, of highest and of lowest weight."""
+    rng = _rng(params, "examples")
+    records = pa.concat_tables(
+        [read_step(run, key, "records.parquet", EXAMPLE_COLUMNS) for key in params["chain"]], promote_options="default"
+    )
+    statuses = np.array(records.column("status").to_pylist(), dtype=object)
+    owners = np.array(records.column("plm").to_pylist(), dtype=object)
+    kept = [rng.permutation(np.flatnonzero((statuses == "kept") & (owners == p)))[:EXAMPLES] for p in params["plms"]]
+    reasons = [s for s in sorted(set(statuses.tolist())) if s not in {"kept", "surplus", "exhausted"}]
+    rejected = [rng.permutation(np.flatnonzero(statuses == reason))[:EXAMPLES] for reason in reasons]
+    examples = {
+        "kept": records.take(np.concatenate(kept)).to_pylist() if kept else [],
+        "rejected": records.take(np.concatenate(rejected)).to_pylist() if rejected else [],
+    }
+    if weights is not None:
+        order = np.argsort(-weights, kind="stable")
+        top = rng.permutation(np.flatnonzero(weights == weights.max()))[:EXTREMES]
+        for name, rows in (("heaviest", np.sort(top)), ("lightest", order[::-1][:EXTREMES])):
+            picked = table.take(rows).to_pylist()
+            examples[name] = [
+                {**row, "weight": float(f"{weights[i] / weights.mean():.4g}")}
+                for row, i in zip(picked, rows, strict=True)
+            ]
+    return examples

@@ -1,0 +1,214 @@
+"""Which samples are fed back: variability -> candidates -> influence -> shots (fusegen.md 2.5, 2.6).
+
+Writes `feedback.json` (shots per PLM and label), `candidates.parquet` (every candidate with its scores) and
+`cartography.parquet` (variability and confidence of every sample, for the report).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from actors.steps.data import held_out, read_kept, seed_of
+from actors.steps.influences import scores_of
+from actors.steps.training import load_model, read_probabilities
+from cluster.storage import Run, Step
+from configs.schema.fusegen import Selection
+from fusion.generation import cartography, feedback
+from fusion.generation.schedule import validation_draw
+
+Indices = NDArray[np.int64]
+Floats = NDArray[np.float64]
+HELPFUL_PER_LABEL = 50
+
+
+@dataclass
+class Pool:
+    """All samples of a round and what the models say about them."""
+
+    ids: list[str]
+    texts: list[str]
+    labels: NDArray[np.int64]
+    owners: NDArray[np.object_]
+    held: NDArray[np.bool_]
+    right: Floats
+    """(K, n): probability that each PLM's model gives the label asked for."""
+    plms: list[str]
+    """PLMs whose models these are, by row of `right`."""
+
+
+def select(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
+    """Choose the shots of the next round.
+
+    `params`: chain, plms (all names), models {plm: key of its training step}, union (key), selection, labels,
+    seed, round.
+    """
+    rules = Selection.model_validate(params["selection"])
+    pool = _pool(run, params, rules)
+    variability = cartography.variability(pool.right) if len(pool.plms) > 1 else None
+    chooser = _Chooser(run, params, rules, pool, variability)
+    shots = chooser.choose()
+    step.files.write_json("feedback.json", {"draw": chooser.draw, "shots": shots})
+    step.files.write_table("candidates.parquet", chooser.report())
+    step.files.write_table("cartography.parquet", _map(pool, variability))
+    return {"shots": {plm: [[shot["id"] for shot in of] for of in labels] for plm, labels in shots.items()}}
+
+
+def _pool(run: Run, params: dict[str, Any], rules: Selection) -> Pool:
+    table = read_kept(run, params["chain"])
+    labels = table.column("label").to_numpy().astype(np.int64)
+    ids, owners = table.column("id").to_pylist(), table.column("plm").to_pylist()
+    rows = np.arange(table.num_rows)
+    models = params["models"]
+    right = [read_probabilities(run, key, len(params["labels"]))[rows, labels] for key in models.values()]
+    return Pool(
+        ids=ids,
+        texts=table.column("text").to_pylist(),
+        labels=labels,
+        owners=np.array(owners, dtype=object),
+        held=held_out(ids, owners, rules.held_out),
+        right=np.stack(right),
+        plms=list(models),
+    )
+
+
+def _map(pool: Pool, variability: Floats | None) -> pa.Table:
+    return pa.table(
+        {
+            "id": pool.ids,
+            "plm": pool.owners.tolist(),
+            "label": pool.labels,
+            "variability": variability if variability is not None else np.zeros(len(pool.ids)),
+            "confidence": pool.right.mean(axis=0),
+        }
+    )
+
+
+class _Chooser:
+    """One selection: the rules applied to the pool, whoever the shots are for."""
+
+    def __init__(
+        self, run: Run, params: dict[str, Any], rules: Selection, pool: Pool, variability: Floats | None
+    ) -> None:
+        self.params, self.rules, self.pool, self.variability = params, rules, pool, variability
+        self.model = load_model(run, params["union"])
+        self.validation = self._validation()
+        self.draw = rules.shots if rules.feedback == "progen" else None
+        self.rows: list[dict[str, Any]] = []
+
+    def choose(self) -> dict[str, list[list[dict[str, str]]]]:
+        """Shots by PLM and label."""
+        n_labels = len(self.params["labels"])
+        everyone = np.flatnonzero(~self.pool.held)
+        if self.rules.feedback == "cross":
+            shots = [self._shots(self._pick(everyone, "all"))] * n_labels
+            return dict.fromkeys(self.params["plms"], shots)
+        by_plm = {}
+        for plm in self.params["plms"]:
+            own = everyone[self.pool.owners[everyone] == plm]
+            if self.rules.feedback == "progen":
+                by_plm[plm] = self._progen(own, plm)
+            elif self.rules.feedback == "personalised" and plm in self.pool.plms:
+                by_plm[plm] = [self._shots(self._personalised(everyone, plm))] * n_labels
+            else:
+                by_plm[plm] = [self._shots(self._pick(own, plm))] * n_labels
+        return by_plm
+
+    def report(self) -> pa.Table:
+        """Every candidate with its scores, and whether it became a shot."""
+        return pa.Table.from_pylist(self.rows)
+
+    def _seed(self, *what: object) -> int:
+        return seed_of(self.params["seed"], "select", self.params["round"], *what)
+
+    def _validation(self) -> Indices:
+        """Held-out samples, equally many per PLM (fact 14)."""
+        chosen: list[Indices] = []
+        by_owner = [np.flatnonzero(self.pool.held & (self.pool.owners == plm)) for plm in self.params["plms"]]
+        counts = validation_draw(len(by_owner), [len(held) for held in by_owner])
+        for plm, held, count in zip(self.params["plms"], by_owner, counts, strict=True):
+            rng = np.random.default_rng(self._seed("validation", plm))
+            chosen.append(np.sort(rng.permutation(held)[:count]))
+        return np.concatenate(chosen) if chosen else np.zeros(0, dtype=np.int64)
+
+    def _candidates(self, among: Indices, owner: str) -> Indices:
+        size = min(self.rules.candidates, len(among))
+        if self.rules.pool == "random" or self.variability is None:
+            return np.sort(np.random.default_rng(self._seed("pool", owner)).permutation(among)[:size])
+        margin = self.rules.confidence_margin
+        groups = self.pool.labels * len(self.params["plms"]) + self._owner_ids()
+        chosen = cartography.candidates(
+            self.variability[among],
+            size,
+            self.rules.alpha,
+            confidence=None if margin is None else self.pool.right.mean(axis=0)[among],
+            n_classes=len(self.params["labels"]),
+            margin=margin or 0.0,
+            groups=groups[among] if self.rules.balance else None,
+        )
+        return np.asarray(among[chosen])
+
+    def _owner_ids(self) -> Indices:
+        order = {plm: position for position, plm in enumerate(self.params["plms"])}
+        return np.array([order[owner] for owner in self.pool.owners], dtype=np.int64)
+
+    def _scores(self, candidates: Indices) -> Floats:
+        return scores_of(self.rules.influence, self.model, self.pool, candidates, self.validation)
+
+    def _pick(self, among: Indices, owner: str) -> Indices:
+        candidates = self._candidates(among, owner)
+        size = min(self.rules.shots, len(candidates))
+        if self.rules.pick == "random" or not len(self.validation) or not len(candidates):
+            scores = np.full(len(candidates), np.nan)
+            chosen = feedback.random_pick(len(candidates), size, rng_seed=self._seed("pick", owner))
+        else:
+            scores = self._scores(candidates)
+            chosen = feedback.pick(
+                scores, size, sign=self.rules.sign, rng_seed=self._seed("pick", owner)
+            )
+        self._note(owner, candidates, scores, set(chosen.tolist()))
+        return np.asarray(candidates[chosen])
+
+    def _personalised(self, among: Indices, plm: str) -> Indices:
+        k = self.pool.plms.index(plm)
+        chosen = feedback.personalised(
+            self.pool.right[:, among],
+            self.pool.labels[among],
+            np.array([self.pool.plms.index(o) if o in self.pool.plms else -1 for o in self.pool.owners[among]]),
+            k,
+            self.rules.shots,
+            n_classes=len(self.params["labels"]),
+            rng_seed=self._seed("pick", plm),
+        )
+        self._note(plm, among[chosen], np.full(len(chosen), np.nan), set(range(len(chosen))))
+        return np.asarray(among[chosen])
+
+    def _progen(self, own: Indices, plm: str) -> list[list[dict[str, str]]]:
+        """Per label the most helpful of the PLM's own samples, from which blocks draw (section 4)."""
+        by_label = []
+        for label in range(len(self.params["labels"])):
+            mine = own[self.pool.labels[own] == label]
+            scores = self._scores(mine) if len(mine) and len(self.validation) else np.zeros(len(mine))
+            best = np.argsort(scores, kind="stable")[:HELPFUL_PER_LABEL]
+            best = best[scores[best] < 0]
+            self._note(plm, mine[best], scores[best], set(range(len(best))))
+            by_label.append(self._shots(mine[best]))
+        return by_label
+
+    def _shots(self, chosen: Indices) -> list[dict[str, str]]:
+        return [{"id": self.pool.ids[i], "text": self.pool.texts[i]} for i in chosen]
+
+    def _note(self, owner: str, candidates: Indices, scores: Floats, chosen: set[int]) -> None:
+        for position, (i, score) in enumerate(zip(candidates, scores, strict=True)):
+            self.rows.append(
+                {
+                    "for": owner,
+                    "id": self.pool.ids[i],
+                    "variability": float(self.variability[i]) if self.variability is not None else None,
+                    "confidence": float(self.pool.right[:, i].mean()),
+                    "influence": None if np.isnan(score) else float(score),
+                    "shot": position in chosen,
+                }
+            )

@@ -1,0 +1,91 @@
+"""Training of small task models on the accepted samples: per PLM, on the union, weighted or not."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from actors import stms
+from actors.steps.data import held_out, read_kept, read_step
+from cluster.storage import Run, Step
+from configs.schema.stm import StmSpec
+
+PROBABILITIES = "probabilities.parquet"
+
+
+def stm_spec(data: dict[str, Any]) -> Any:  # noqa: ANN401
+    """The configuration of a small task model from its JSON form."""
+    return TypeAdapter(StmSpec).validate_python(data)
+
+
+def train(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
+    """Train one model and, when asked, score every sample of the chain with it.
+
+    `params`: chain, plms (whose samples it learns from; None for all), held_out (share it must not see),
+    weights (key of a weighting step, or None), stm, labels, seed, score (whether to write the probabilities),
+    card (text of the model card). A set with fewer than two classes trains no model; the facts say so.
+    """
+    table = read_kept(run, params["chain"])
+    labels = table.column("label").to_numpy()
+    chosen = _chosen(table, params["plms"], params["held_out"])
+    facts = {"n": int(chosen.sum()), "n_all": table.num_rows}
+    if len(np.unique(labels[chosen])) < 2:
+        return {**facts, "skipped": "fewer than two labels among its samples"}
+    weights = _weights(run, params["weights"], table.column("id"))
+    texts = np.array(table.column("text").to_pylist(), dtype=object)
+    model = stms.create(stm_spec(params["stm"]), params["labels"], params["seed"])
+    mine = model.encode(list(texts[chosen]), learn=True)
+    model.fit(mine, labels[chosen], None if weights is None else weights[chosen])
+    save(model, step, params["card"])
+    if params["score"]:
+        proba = model.predict_proba(model.encode(list(texts)))
+        step.files.write_table(PROBABILITIES, probability_table(table.column("id"), proba))
+    return facts
+
+
+def save(model: Any, step: Step, card: str) -> None:  # noqa: ANN401
+    """Publish a trained model as the folder `model` of a step."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(Path(folder), card)
+        step.files.put_folder("model", Path(folder))
+
+
+def load_model(run: Run, key: str) -> Any:  # noqa: ANN401
+    """The model of a committed training step."""
+    with run.folder(f"steps/{key}/model") as folder:
+        return stms.load(folder)
+
+
+def probability_table(ids: pa.ChunkedArray, proba: NDArray[np.float64]) -> pa.Table:
+    """Columns id, p0, p1, …"""
+    return pa.table({"id": ids, **{f"p{c}": proba[:, c] for c in range(proba.shape[1])}})
+
+
+def read_probabilities(run: Run, key: str, n_labels: int) -> NDArray[np.float64]:
+    """(n, C) probabilities that a training step gave the samples of its chain."""
+    table = read_step(run, key, PROBABILITIES)
+    return np.stack([table.column(f"p{c}").to_numpy() for c in range(n_labels)], axis=1)
+
+
+def _chosen(table: pa.Table, plms: list[str] | None, share: float) -> NDArray[np.bool_]:
+    owners = table.column("plm").to_pylist()
+    chosen = np.ones(table.num_rows, dtype=bool)
+    if plms is not None:
+        chosen &= pc.is_in(table.column("plm"), pa.array(plms)).to_numpy().astype(bool)
+    return chosen & ~held_out(table.column("id").to_pylist(), owners, share) if share else chosen
+
+
+def _weights(run: Run, key: str | None, ids: pa.ChunkedArray) -> NDArray[np.float64] | None:
+    """Weights of a weighting step, in the order of `ids`."""
+    if key is None:
+        return None
+    table = read_step(run, key, "weights.parquet")
+    positions = pc.index_in(ids, table.column("id").combine_chunks())
+    if positions.null_count:
+        raise ValueError(f"{positions.null_count} samples have no weight in {key}")
+    return np.asarray(table.column("weight").to_numpy()[positions.to_numpy()])

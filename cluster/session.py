@@ -1,0 +1,63 @@
+"""The Ray session: a cluster that is there already, or one of our own on this machine.
+
+On a machine of our own making, logical CPUs exceed the cores by two, and model actors share at most half of
+the cores: an actor that waits for requests must not keep the tasks from running that would send them.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import ray
+
+OBJECT_STORE_BYTES = 1 << 30
+
+
+class SessionError(Exception):
+    """No cluster could be reached or started; the message says which address."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A connection to Ray."""
+
+    local: bool
+    """Whether this process started the cluster; it then ends with the process."""
+    cpus: float
+    """Logical CPUs of a local cluster."""
+
+    def fit_cpus(self, demands: Mapping[str, float]) -> dict[str, float]:
+        """CPU shares of long-lived actors: as asked on a cluster, scaled to fit on a machine of our own.
+
+        `demands` are the CPUs of all replicas of each actor kind together; so are the shares.
+        """
+        total = sum(demands.values())
+        room = max(1.0, (self.cpus - 2) / 2)
+        scale = min(1.0, room / total) if self.local and total else 1.0
+        return {name: round(cpus * scale, 3) for name, cpus in demands.items()}
+
+
+def connect(address: str = "auto") -> Session:
+    """Join the cluster at `host:port`, the one RAY_ADDRESS names (`auto`), or start one here (`local`, or
+    `auto` without RAY_ADDRESS)."""
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    target = os.environ.get("RAY_ADDRESS") if address == "auto" else address
+    try:
+        if target in {None, "", "local"}:
+            cpus = float((os.cpu_count() or 1) + 2)
+            ray.init(
+                address="local",
+                num_cpus=int(cpus),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="error",
+                object_store_memory=OBJECT_STORE_BYTES,
+            )
+            return Session(local=True, cpus=cpus)
+        ray.init(address=target, log_to_driver=False, logging_level="error")
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SessionError(f"Ray at {target or 'this machine'}: cannot be reached or started: {reason}") from error
+    return Session(local=False, cpus=0.0)

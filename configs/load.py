@@ -1,0 +1,153 @@
+"""From a YAML file and `--set` overrides to a checked configuration, or one line that says what is wrong.
+
+A job's file is one mapping. `task: NAME` stands for `configs/tasks/NAME.yaml` (or the YAML file of that
+path). Relative paths are looked up from the working directory first, then beside this package, so that
+what ships is found from anywhere.
+"""
+
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from configs.schema.base import ConfigError
+
+PACKAGE_ROOT = Path(__file__).parents[1]
+TASKS = Path(__file__).parent / "tasks"
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def locate(path: str) -> Path:
+    """A local path of a configuration: from the working directory, else beside the packages that ship."""
+    here = Path(path).expanduser()
+    shipped = PACKAGE_ROOT / path
+    return shipped if not here.exists() and shipped.exists() else here
+
+
+def load(path: str, model: type[Config], overrides: list[str] | None = None) -> Config:
+    """The configuration of a file, with `key.sub=value` overrides applied; ConfigError when it is wrong."""
+    data = read_yaml(locate(path))
+    for override in overrides or []:
+        _apply(data, override)
+    if isinstance(data.get("task"), str):
+        data["task"] = _task(data["task"], path)
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_one_line(error, model)}") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a folder, a YAML file is needed") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: a mapping of keys to values is needed, got {type(data).__name__}")
+    return data
+
+
+def _task(name: str, path: str) -> dict[str, Any]:
+    file = TASKS / f"{name}.yaml"
+    if not file.is_file():
+        file = locate(name)
+    if not file.is_file():
+        shipped = ", ".join(sorted(p.stem for p in TASKS.glob("*.yaml")))
+        raise ConfigError(f"{path}: task: unknown task {name!r}; allowed: {shipped}, or a YAML file of your own")
+    return read_yaml(file)
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    """Set one dotted key, list items by number; the value is read as YAML."""
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise ConfigError(f"--set {override}: write it as key.sub=value")
+    *parents, last = dotted.split(".")
+    node: Any = data
+    try:
+        for part in parents:
+            node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
+        value = yaml.safe_load(text)
+        if isinstance(node, list):
+            node[int(last)] = value
+        else:
+            node[last] = value
+    except (AttributeError, TypeError, ValueError, IndexError, yaml.YAMLError):
+        raise ConfigError(f"--set {override}: {dotted} does not lead to a key of the configuration") from None
+
+
+def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first problem of a validation error in one line: key, problem, what is allowed."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    where = _where(first["loc"], model)
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{'.'.join(map(str, where)) or 'file'}: {_problem(first, where, model)}{more}"
+
+
+def _problem(problem: Any, where: list[str | int], model: type[BaseModel]) -> str:  # noqa: ANN401
+    kind, message = problem["type"], problem["msg"].removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        owner = _model_at(model, where[:-1], problem.get("loc", ()))
+        allowed = ", ".join(owner.model_fields) if owner else "see the documentation of this section"
+        return f"unknown key; allowed: {allowed}"
+    if kind == "missing":
+        return "missing, it must be given"
+    if kind in {"value_error", "union_tag_invalid", "union_tag_not_found"}:
+        return message
+    return f"{message[0].lower()}{message[1:]}, got {problem['input']!r}"
+
+
+def _where(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str | int]:
+    """The path of keys a person wrote: without the tags that pydantic adds for unions."""
+    path: list[str | int] = []
+    for part in loc:
+        owners = _models_at(model, path)
+        if isinstance(part, int) or not owners or any(part in owner.model_fields for owner in owners):
+            path.append(part)
+        elif part not in _tags(owners):
+            path.append(part)
+    return path
+
+
+def _tags(owners: list[type[BaseModel]]) -> set[str]:
+    tags: set[str] = set()
+    for owner in owners:
+        kind = owner.model_fields.get("kind")
+        tags |= set(get_args(kind.annotation)) if kind else set()
+    return tags
+
+
+def _model_at(
+    model: type[BaseModel], path: list[str | int], loc: tuple[int | str, ...]
+) -> type[BaseModel] | None:
+    owners = _models_at(model, path)
+    tagged = [owner for owner in owners if _tags([owner]) & set(loc)]
+    return (tagged or owners or [None])[0]
+
+
+def _models_at(model: type[BaseModel], path: list[str | int]) -> list[type[BaseModel]]:
+    owners = [model]
+    for part in path:
+        if isinstance(part, int):
+            continue
+        fields = [owner.model_fields[part] for owner in owners if part in owner.model_fields]
+        owners = [below for field in fields for below in _models_in(field.annotation)]
+    return owners
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if isinstance(annotation, types.UnionType) or get_origin(annotation) in {typing.Union, typing.Annotated, tuple}:
+        return [below for argument in get_args(annotation) for below in _models_in(argument)]
+    return []

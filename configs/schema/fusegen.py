@@ -1,0 +1,287 @@
+"""The FuseGen job: which models write, how much, what is fed back, how samples are weighted, what is trained.
+
+Field names follow the paper (arXiv 2406.12527) where it has one: `candidates` is R, `shots` is S, `rounds`
+is J, `alpha` is the share of high-variability candidates, `iterations` of `weights` is E1.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from configs.schema.base import Strict
+from configs.schema.plm import PlmSpec
+from configs.schema.stm import LinearStm, StmSpec
+from configs.schema.task import Source, Task
+
+Variant = Literal[
+    "fusegen",
+    "zerogen",
+    "sungen",
+    "progen",
+    "sdg_plus",
+    "no_swa",
+    "no_cdg",
+    "no_influence",
+    "no_variability",
+    "random_shots",
+    "easy_only",
+    "ambiguous_only",
+    "self_selected",
+    "personalised",
+]
+
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "fusegen": {},
+    "zerogen": {"selection": {"feedback": "none"}, "weights": {"kind": "uniform"}},
+    "sungen": {"selection": {"feedback": "none"}, "weights": {"kind": "sungen"}},
+    "progen": {"selection": {"feedback": "progen", "pool": "random"}, "weights": {"kind": "uniform"}},
+    "sdg_plus": {"selection": {"feedback": "self", "pool": "random"}, "weights": {"kind": "swa"}},
+    "no_swa": {"weights": {"kind": "uniform"}},
+    "no_cdg": {"selection": {"feedback": "none"}, "weights": {"kind": "swa"}},
+    "no_influence": {"selection": {"pick": "random"}},
+    "no_variability": {"selection": {"pool": "random"}},
+    "random_shots": {"selection": {"pool": "random", "pick": "random"}},
+    "easy_only": {"selection": {"alpha": 0.0}},
+    "ambiguous_only": {"selection": {"alpha": 1.0}},
+    "self_selected": {"selection": {"feedback": "self"}},
+    "personalised": {"selection": {"feedback": "personalised"}},
+}
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "fixed": {},
+    "paper": {
+        "filter": {"word_count": "fields", "placeholders": False, "refusals": False, "copies": False,
+                   "echoes": False, "duplicates": "off"},
+        "samples": {"quota": "plm"},
+    },
+    "authors": {
+        "filter": {"word_count": "fields", "placeholders": False, "refusals": False, "copies": False,
+                   "echoes": False, "duplicates": "off"},
+        "samples": {"quota": "plm", "exact_end": False},
+        "selection": {"sign": "harmful", "freeze_shots": True},
+        "weights": {"beta": "authors"},
+    },
+}  # fmt: skip
+
+
+class Generations(Strict):
+    """Defaults for every PLM of the job whose engine is `recorded`."""
+
+    path: str
+    """File of recorded generations."""
+    mode: Literal["exact", "pool"] = "exact"
+    """`exact`: round r returns the rows of round r; `pool`: draws without replacement."""
+    split: str | None = None
+    """Value of the column `split` to use; all rows when empty."""
+    zero_shot_split: str | None = None
+    """Split that continues the zero-shot texts beyond round 0."""
+    seed: int | None = None
+    """Value of the column `seed` to use; in exact mode the seed of the job when empty."""
+
+
+class Samples(Strict):
+    """How many samples are written, and when."""
+
+    per_plm: int = Field(default=1000, ge=1)
+    """N: samples that each PLM ends with."""
+    initial: int = Field(default=200, ge=1)
+    """Samples of the zero-shot round, of each PLM."""
+    rounds: int = Field(default=4, ge=0, le=100)
+    """J: rounds of feedback after the zero-shot round."""
+    quota: Literal["label", "plm"] = "label"
+    """`label`: equally many samples of each label; `plm`: only the sum per PLM counts."""
+    exact_end: bool = True
+    """End at exactly `per_plm`; the authors' code loses the remainder of the division by J."""
+    oversample: float = Field(default=1.2, ge=1)
+    """Requests sent at first, as a multiple of the samples wanted; later requests follow the yield seen."""
+    max_attempts: float = Field(default=4, ge=1)
+    """Requests allowed in all, as a multiple of the samples wanted; a shortfall is reported."""
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        if self.initial > self.per_plm:
+            raise ValueError(f"initial ({self.initial}) must not exceed per_plm ({self.per_plm})")
+        return self
+
+
+class FilterRules(Strict):
+    """Which texts are rejected; each rule has its own counter in the report."""
+
+    min_words: int = Field(default=10, ge=1)
+    """Shortest text, in words."""
+    word_count: Literal["words", "fields"] = "words"
+    """`fields` counts as the authors do: pieces between single spaces."""
+    placeholders: bool = True
+    """Reject unfilled slots such as `<C>`."""
+    refusals: bool = True
+    """Reject texts in which a chat model refuses or speaks of itself."""
+    echoes: bool = True
+    """Reject texts that repeat the prompt's own wording."""
+    copies: bool = True
+    """Reject copies of a shot."""
+    copy_overlap: float = Field(default=0.8, gt=0, le=1)
+    """Share of a text's word triples found in one shot from which it counts as a copy."""
+    duplicates: Literal["off", "exact", "near"] = "near"
+    """Reject texts already accepted, from any PLM; `near` also those that differ in few words."""
+    near_threshold: float = Field(default=0.8, gt=0, le=1)
+    """Similarity (Jaccard index of word triples) from which two texts count as near-duplicates."""
+
+
+class Selection(Strict):
+    """Which samples are fed back as shots."""
+
+    feedback: Literal["none", "self", "cross", "personalised", "progen"] = "cross"
+    """`cross`: the same shots for all PLMs, chosen from all; `self`: each PLM's own; `personalised`: for each
+    PLM what the others know and it does not; `progen`: own shots of the label asked for; `none`: zero-shot."""
+    pool: Literal["variability", "random"] = "variability"
+    """How the candidates are chosen."""
+    candidates: int = Field(default=40, ge=1)
+    """R: number of candidates."""
+    alpha: float = Field(default=0.5, ge=0, le=1)
+    """Share of candidates on which the PLMs' models disagree most; the rest are those they agree on most."""
+    confidence_margin: float | None = Field(default=None, ge=0, lt=1)
+    """When given, candidates of low variability need a mean confidence above 1/C plus this."""
+    balance: bool = False
+    """Give every pair of PLM and label its share of the candidates."""
+    pick: Literal["influence", "random"] = "influence"
+    """How the shots are chosen among the candidates."""
+    influence: Literal["last_layer", "last_layer_hessian", "gradient_dot", "lissa", "tracin"] = "last_layer"
+    """How influence on the validation loss is computed."""
+    sign: Literal["helpful", "harmful"] = "helpful"
+    """`harmful` takes the largest scores, as the authors' code does."""
+    shots: int = Field(default=8, ge=1)
+    """S: shots in a feedback prompt."""
+    held_out: float = Field(default=0.1, gt=0, lt=1)
+    """Share of each PLM's samples that its model does not train on."""
+    freeze_shots: bool = False
+    """Keep the shots of the first selection in all rounds, as the released runs did."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if self.shots > self.candidates:
+            raise ValueError(f"shots ({self.shots}) must not exceed candidates ({self.candidates})")
+        return self
+
+
+class Weights(Strict):
+    """How the samples are weighted for the final model."""
+
+    kind: Literal["uniform", "swa", "sungen"] = "swa"
+    """`swa`: self-boosting weight adjustment of FuseGen; `sungen`: bi-level re-weighting of SunGen."""
+    iterations: int = Field(default=30, ge=1)
+    """E1: outer iterations."""
+    beta: Literal["paper", "authors"] = "paper"
+    """Rule for the factor by which wrong samples shrink."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after so many iterations without a rise in the share of samples judged right."""
+
+
+class Stms(Strict):
+    """The small task models: one kind for the rounds (and for weighting), one for the result."""
+
+    rounds: StmSpec = LinearStm()
+    """Model that scores samples in each round, judges them for weighting, and serves the baselines."""
+    final: StmSpec = LinearStm()
+    """Model that is trained on the finished data set and published."""
+
+
+class Baselines(Strict):
+    """What the result is compared with; all share the generations of the job."""
+
+    plms: bool = True
+    """One model per PLM, on its own samples."""
+    union: bool = True
+    """One model on all samples with equal weights, and one with the weights of the job."""
+    stm: Literal["rounds", "final"] = "final"
+    """Kind of model that the baselines use."""
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class FusegenConfig(Strict):
+    """Several language models write a labelled data set together; a small classifier is trained on it."""
+
+    job: Literal["fusegen"] = "fusegen"
+    """Which job this file is for."""
+    name: str = Field(default="fusegen", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Name of the run directory under `runs/`, unless `--run` names one."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of everything random."""
+    preset: Literal["fixed", "paper", "authors"] = "fixed"
+    """`fixed`: the method with its known faults mended; `paper`: its formulas; `authors`: their code's quirks."""
+    variant: Annotated[tuple[Variant, ...], BeforeValidator(_listed)] = Field(default=("fusegen",), min_length=1)
+    """The method, its ablations and rivals; the first is the job's result, the others are compared with it."""
+    task: Task
+    """The task."""
+    plms: tuple[PlmSpec, ...] = Field(min_length=1)
+    """The language models that write."""
+    generations: Generations | None = None
+    """Defaults for recorded PLMs."""
+    samples: Samples = Samples()
+    """How much is written."""
+    filter: FilterRules = FilterRules()
+    """What is rejected."""
+    selection: Selection = Selection()
+    """What is fed back."""
+    weights: Weights = Weights()
+    """How samples are weighted."""
+    stm: Stms = Stms()
+    """What is trained."""
+    baselines: Baselines = Baselines()
+    """What the result is compared with."""
+    eval: Source | None = None
+    """Real labelled texts; read only after the last round."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, data: Any) -> Any:  # noqa: ANN401
+        if not isinstance(data, dict):
+            return data
+        data = _under(data, PRESETS.get(str(data.get("preset", "fixed")), {}))
+        return _with_generations(data)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [plm.name for plm in self.plms]
+        if len(set(names)) < len(names):
+            raise ValueError(f"plms must have different names, got {', '.join(names)}")
+        for plm in self.plms:
+            if plm.engine.kind == "recorded" and plm.engine.path is None:
+                raise ValueError(f"plm {plm.name}: its recorded engine needs a path, or give generations.path")
+        if len(set(self.variant)) < len(self.variant):
+            raise ValueError("variant names each method once")
+        return self
+
+    def as_variant(self, name: str) -> "FusegenConfig":
+        """The configuration with the switches of a method or ablation of VARIANTS thrown."""
+        update = {
+            section: getattr(self, section).model_copy(update=switches)
+            for section, switches in VARIANTS[name].items()
+        }
+        return self.model_copy(update={"variant": (name,), **update})
+
+
+def _under(data: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """What the file says, over the defaults of its preset."""
+    merged = dict(defaults)
+    for key, value in data.items():
+        below = defaults.get(key)
+        merged[key] = _under(value, below) if isinstance(value, dict) and isinstance(below, dict) else value
+    return merged
+
+
+def _with_generations(data: dict[str, Any]) -> dict[str, Any]:
+    shared = data.get("generations")
+    if not isinstance(shared, dict) or not isinstance(data.get("plms"), (list, tuple)):
+        return data
+    if shared.get("mode", "exact") == "exact":
+        shared = {"seed": data.get("seed", 0), **shared}
+    plms = []
+    for plm in data["plms"]:
+        engine = plm.get("engine") if isinstance(plm, dict) else None
+        if isinstance(engine, dict) and engine.get("kind") == "recorded":
+            plm = {**plm, "engine": {**shared, **engine}}  # noqa: PLW2901
+        plms.append(plm)
+    return {**data, "plms": plms}

@@ -1,0 +1,97 @@
+"""A task: what a label is called, how a text with that label is asked for, and how an answer is cut.
+
+Tasks that ship lie in `configs/tasks`; a job names one (`task: imdb`), a YAML file, or writes it in place.
+The order of the labels is the order of the class ids. Everything that maps labels maps them by name.
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from configs.schema.base import Strict
+
+
+class Source(Strict):
+    """A table of texts: a file, or a data set of the Hugging Face hub."""
+
+    path: str | None = None
+    """A `.jsonl`, `.jsonl.gz`, `.csv` or `.parquet` file, local or on any storage that pyarrow opens."""
+    dataset: str | None = None
+    """Hub id of a data set, instead of `path`."""
+    subset: str | None = None
+    """Configuration of the hub data set."""
+    split: str = "test"
+    """Split of the hub data set."""
+    text: str = "text"
+    """Column of the text (of a pair task: of the first sentence)."""
+    text_b: str | None = None
+    """Column of the second sentence of a pair task."""
+    label: str = "label_name"
+    """Column of the label."""
+    label_names: dict[str, str] = {}
+    """What the values of the label column are called in the task; the values themselves when empty."""
+    limit: int | None = Field(default=None, ge=1)
+    """Read at most so many rows."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError("give either path (a file) or dataset (a hub id)")
+        return self
+
+
+class Label(Strict):
+    """One class of the task."""
+
+    name: str = Field(min_length=1)
+    """The class name, as users and evaluation files write it."""
+    zero_shot: str = Field(min_length=1)
+    """The prompt that asks for a text of this class; ends in an open double quote. `<C>` stands for a
+    context sentence."""
+    feedback: str = Field(min_length=1)
+    """The instruction that follows the shots; ends in an open double quote."""
+    required: str | None = None
+    """Marker that every text of this class must contain."""
+    forbidden: str | None = None
+    """Marker that no text of this class may contain."""
+
+
+class Task(Strict):
+    """A text classification task, known by its description only."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    """Short name, used in reports and run names."""
+    description: str = ""
+    """One sentence for the report and the model card."""
+    labels: tuple[Label, ...] = Field(min_length=2)
+    """The classes in the order of their ids."""
+    shot_prefix: str
+    """What precedes each shot in a feedback prompt."""
+    blank_lines: int = Field(default=1, ge=0, le=4)
+    """Blank lines between the shots and the instruction (two for pair tasks)."""
+    cut: Literal["quote", "question"] = "quote"
+    """How an answer is cut: at the closing quote, or after the first question mark."""
+    pair: bool = False
+    """Whether a sample is a pair: the context sentence and the answer, stored as `first[SEP]second`."""
+    contexts: Source | None = None
+    """Where the context sentences of a pair task come from."""
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Class names, by class id."""
+        return tuple(label.name for label in self.labels)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = self.label_names
+        if len(set(names)) < len(names):
+            raise ValueError(f"labels must have different names, got {', '.join(names)}")
+        for label in self.labels:
+            for form in ("zero_shot", "feedback"):
+                if not getattr(label, form).rstrip(" ").endswith('"'):
+                    raise ValueError(f"label {label.name}: the {form} prompt must end in an open double quote")
+        if self.pair != any("<C>" in label.zero_shot for label in self.labels):
+            raise ValueError("a pair task has the slot <C> in its prompts, and only a pair task has it")
+        if self.pair and self.contexts is None:
+            raise ValueError("a pair task needs contexts (where its first sentences come from)")
+        return self

@@ -1,0 +1,111 @@
+"""The command line: `python -m jobs JOB CONFIG.yaml`, the same on a laptop and after `ray job submit … --`.
+
+Exit status: 0 done, 1 the run failed (start the same command again to go on), 2 bad configuration or usage,
+130 interrupted. Errors are one line on standard error.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cluster.session import SessionError
+from cluster.storage import ResumeError, StorageError
+from configs.schema.base import ConfigError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Fuse language models on a Ray cluster: by what they write, answer and are.",
+)
+
+ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG.yaml", help="The configuration of the job.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.SUB=VALUE", help="Replace a value of the configuration; repeatable."),
+]
+RunDirectory = Annotated[
+    str | None,
+    typer.Option("--run", metavar="DIR", help="Run directory or URI (default: runs/NAME of the configuration)."),
+]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Run directory or URI.")]
+
+
+@app.command()
+def fusegen(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    run: RunDirectory = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what the job will need; start nothing.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over under a new name; nothing is deleted.")] = False,
+    address: Annotated[
+        str, typer.Option("--address", metavar="auto|local|HOST:PORT", help="The Ray cluster to run on.")
+    ] = "auto",
+) -> None:
+    """Let several language models write a labelled data set together, and train a small classifier on it."""
+    from jobs import fusegen as job
+
+    job.main(config, overrides or [], run, plan=plan, fresh=fresh, address=address)
+
+
+@app.command()
+def report(
+    run: RunArgument,
+    output: Annotated[str | None, typer.Option(help="Where to write (default: RUN/report.html).")] = None,
+) -> None:
+    """Write the report of a run again, from the run directory alone."""
+    from jobs import report as job
+
+    typer.echo(job.write(run, output))
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    data: Annotated[str, typer.Option("--data", help="A .jsonl, .jsonl.gz, .csv or .parquet file.")],
+    text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    label: Annotated[str, typer.Option(help="Column of the label name.")] = "label_name",
+) -> None:
+    """Let the model of a finished run answer labelled texts, and print how often it is right."""
+    from jobs import evaluate as job
+
+    job.main(run, data, text, label)
+
+
+@app.command()
+def pretrain(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Train a miniature language model from a folder of labelled texts."""
+    from jobs import pretrain as job
+
+    raise typer.Exit(job.run(config, overrides or []))
+
+
+def main() -> None:
+    """Run the command line and turn errors into one line and an exit status."""
+    try:
+        code = app(standalone_mode=False)
+    except (ConfigError, ResumeError) as error:
+        _fail(2, str(error))
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
+    except (StorageError, SessionError) as error:
+        _fail(1, str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        _fail(130, "interrupted; start the same command again to go on")
+    except Exception as error:
+        usage = getattr(error, "exit_code", None)
+        if usage is None:
+            raise
+        _fail(usage, getattr(error, "format_message", lambda: str(error))())
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(code: int, message: str) -> None:
+    sys.stderr.write(f"jobs: {' '.join(message.split())}\n")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Starts a coordinator, follows it until the end, and starts it again when its process dies."""
+
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from actors import coordinator
+from actors.steps.runner import StoppedError
+from cluster.session import Session
+from configs.schema.fusegen import FusegenConfig
+from jobs.progress import Progress
+
+REFRESH_S = 0.5
+STOP_S = 20.0
+CRASHES = 5
+
+
+class JobError(Exception):
+    """A job that failed after it had started; the message says which step and why."""
+
+
+def drive(uri: str, config: FusegenConfig, session: Session) -> dict[str, Any]:
+    """Run the job to its end and return its summary; JobError, or KeyboardInterrupt when stopped."""
+    actor = coordinator.start(uri, config, session)
+    try:
+        with Progress(uri) as progress:
+            return _follow(actor, progress)
+    except KeyboardInterrupt:
+        _stop(actor)
+        raise
+    finally:
+        ray.kill(actor)
+        if session.local:
+            ray.shutdown()
+
+
+def _follow(actor: Any, progress: Progress) -> dict[str, Any]:  # noqa: ANN401
+    crashes = 0
+    running = actor.run.remote()
+    while True:
+        ready, _ = ray.wait([running], timeout=REFRESH_S)
+        try:
+            progress.show(ray.get(actor.view.remote(progress.seen), timeout=STOP_S))
+            if ready:
+                summary: dict[str, Any] = ray.get(running)
+                return summary
+        except RayTaskError as error:
+            raise _reason(error) from error
+        except GetTimeoutError:
+            continue
+        except RayActorError as error:
+            crashes += 1
+            if crashes > CRASHES:
+                raise JobError(f"the coordinator died {crashes} times: {_line(error)}") from error
+            progress.restarted()
+            running = actor.run.remote()
+
+
+def _reason(error: RayTaskError) -> BaseException:
+    cause = error.cause if isinstance(error.cause, BaseException) else error
+    if isinstance(cause, StoppedError):
+        return KeyboardInterrupt()
+    name = type(cause).__name__
+    return JobError(_line(cause) if name in {"StepError", "StorageError", "ResumeError"} else f"{name}: {_line(cause)}")
+
+
+def _stop(actor: Any) -> None:  # noqa: ANN401
+    """Give the coordinator time to reach a committed piece of work."""
+    try:
+        ray.get(actor.stop.remote(), timeout=STOP_S)
+        ray.wait([actor.run.remote()], timeout=STOP_S)
+    except (RayActorError, GetTimeoutError):
+        return
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500]

@@ -1,0 +1,89 @@
+"""The FuseGen job as a person runs it: check, start the coordinator, show progress, print the result."""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+from actors.sources import local_files, read_labelled, read_texts
+from cluster.session import connect
+from cluster.storage import Run, file_digest, fresh
+from configs import __version__
+from configs.load import load, locate
+from configs.schema.base import ConfigError, identity
+from configs.schema.fusegen import FusegenConfig
+from jobs import plan as plans
+from jobs import report
+from jobs.drive import JobError, drive
+from jobs.table import result_table
+
+
+def main(
+    path: str, overrides: list[str], run: str | None, *, plan: bool, fresh: bool, address: str
+) -> None:
+    """Run the job of a configuration file; raises ConfigError, ResumeError or SessionError, exits 1 or 130."""
+    config = load(path, FusegenConfig, overrides)
+    if plan:
+        typer.echo(plans.describe(config))
+        return
+    inputs = check_inputs(config, path)
+    uri = _open(run or f"runs/{config.name}", config, inputs, start_over=fresh)
+    with _terminated_as_interrupted():
+        try:
+            summary = drive(uri, config, connect(address))
+        except JobError as error:
+            sys.stderr.write(f"jobs: {error}; start the same command again to go on from there\n")
+            raise typer.Exit(1) from None
+    page = report.write(uri, None)
+    typer.echo(result_table(summary))
+    typer.echo(f"\nReport    {page}\nData set  {uri}/dataset/train.parquet\nModel     {uri}/stm")
+
+
+def check_inputs(config: FusegenConfig, path: str) -> dict[str, str]:
+    """Digests of the local files that the configuration names; ConfigError for what is missing or unusable."""
+    files = [*local_files(config.eval), *local_files(config.task.contexts)]
+    for plm in config.plms:
+        engine = plm.engine
+        if engine.kind == "recorded" and engine.path and "://" not in engine.path:
+            files.append(locate(engine.path))
+        if engine.kind == "transformers" and _looks_local(engine.model) and not locate(engine.model).is_dir():
+            raise ConfigError(f"{path}: plms.{plm.name}.engine.model: no such folder: {engine.model}")
+    for file in files:
+        if not file.is_file():
+            raise ConfigError(f"{path}: no such file: {file}")
+    if config.eval and local_files(config.eval):
+        read_labelled(config.eval, config.task.label_names)
+    if local_files(config.task.contexts) and config.task.contexts:
+        read_texts(config.task.contexts)
+    return {str(file): file_digest(file) for file in dict.fromkeys(files)}
+
+
+def _looks_local(model: str) -> bool:
+    """Whether a model is meant as a folder: hub ids have one slash and no leading dot, slash or `configs/`."""
+    return model.startswith((".", "/", "~", "configs/")) or model.count("/") > 1
+
+
+def _open(uri: str, config: FusegenConfig, inputs: dict[str, str], *, start_over: bool) -> str:
+    """The run directory, created or checked; the name it really has."""
+    if start_over:
+        uri = fresh(uri)
+    uri = uri if "://" in uri else str(locate(uri).absolute())
+    Run.open(uri, identity(config), inputs, __version__)
+    return uri
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM ends the job as Ctrl-C does: at the next committed piece of work."""
+
+    def interrupt(number: int, frame: Any) -> None:  # noqa: ANN401, ARG001
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,77 @@
+"""What a job will need, from its configuration alone; nothing is started or loaded."""
+
+from configs.schema.fusegen import VARIANTS, FusegenConfig
+from configs.schema.plm import PlmSpec
+
+WORDS_PER_TOKEN = 0.75
+BYTES_PER_SAMPLE = 700
+
+
+def describe(config: FusegenConfig) -> str:
+    """Requests, tokens, money, actors and disk of a FuseGen job, as text."""
+    samples, labels = config.samples, len(config.task.labels)
+    chains = _chains(config)
+    lines = [
+        f"{config.name}: task {config.task.name}, labels {', '.join(config.task.label_names)}, seed {config.seed}",
+        f"preset {config.preset}, variants {', '.join(config.variant)}",
+        f"{len(config.plms)} PLMs x {samples.per_plm} samples: {samples.initial} zero-shot, then "
+        f"{samples.rounds} rounds of feedback"
+        + (f" ({chains} different histories of generation)" if chains > 1 else ""),
+        "",
+        f"{'PLM':24} {'engine':14} {'replicas':>8} {'CPU':>5} {'GPU':>5} {'requests':>9} {'tokens <=':>11}  cost <=",
+        *(_plm(plm, config, chains) for plm in config.plms),
+        "",
+        f"STM in rounds: {config.stm.rounds.kind} (trained {_trainings(config)} times); "
+        f"final STM: {config.stm.final.kind}",
+        f"evaluation: {_evaluation(config)}",
+        f"disk: about {_size(chains * len(config.plms) * samples.per_plm, config):.0f} MB in the run directory",
+        f"at most {int(samples.max_attempts)} x {samples.per_plm} x {len(config.plms)} requests before a "
+        f"shortfall is reported; {labels} labels",
+    ]
+    return "\n".join(lines)
+
+
+def _chains(config: FusegenConfig) -> int:
+    """Number of different histories: variants that differ only in weights share their generations."""
+    selections = {str(VARIANTS[name].get("selection", {})) for name in config.variant}
+    return len(selections)
+
+
+def _requests(config: FusegenConfig, chains: int) -> int:
+    shared = config.samples.initial
+    return int((shared + chains * (config.samples.per_plm - shared)) * config.samples.oversample)
+
+
+def _plm(plm: PlmSpec, config: FusegenConfig, chains: int) -> str:
+    requests = _requests(config, chains)
+    streams = len(config.task.labels) if plm.sampling.self_debias else 1
+    shots = config.selection.shots * plm.sampling.max_new_tokens
+    written = requests * plm.sampling.max_new_tokens
+    read = requests * streams * (40 + (shots if config.selection.feedback != "none" else 0))
+    price = plm.price_per_million_tokens
+    cost = f"{(read * price.prompt + written * price.completion) / 1e6:.2f}" if price else "–"
+    gpu = f"{plm.num_gpus:g}" + (f" {plm.accelerator_type}" if plm.accelerator_type else "")
+    tokens = "0" if plm.engine.kind == "recorded" else f"{read + written:,}"
+    return (
+        f"{plm.name:24} {plm.engine.kind:14} {plm.replicas:8} {plm.num_cpus:5g} {gpu:>5} {requests:9,} "
+        f"{tokens:>11}  {cost}"
+    )
+
+
+def _trainings(config: FusegenConfig) -> int:
+    per_round = len(config.plms) + 1
+    rounds = config.samples.rounds + 1
+    weighing = config.weights.iterations if config.weights.kind != "uniform" else 0
+    return len(config.variant) * (per_round * rounds + weighing)
+
+
+def _size(samples: int, config: FusegenConfig) -> float:
+    models = (config.samples.rounds + 2) * (len(config.plms) + 2)
+    each = {"linear": 2.0, "full": 90.0, "head": 0.1}[config.stm.rounds.kind]
+    return samples * BYTES_PER_SAMPLE / 1e6 + models * each + (90 if config.stm.final.kind == "full" else 2)
+
+
+def _evaluation(config: FusegenConfig) -> str:
+    if config.eval is None:
+        return "none (give eval.path or eval.dataset)"
+    return config.eval.path or f"hub data set {config.eval.dataset}, split {config.eval.split}"

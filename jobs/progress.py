@@ -1,0 +1,91 @@
+"""Progress of a run: one live table on a terminal, plain lines otherwise."""
+
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_S = 10.0
+
+
+class Progress:
+    """Shows what the coordinator says; use it as a context manager."""
+
+    def __init__(self, uri: str, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.uri, self.seen, self.last = uri, 0, 0.0
+        self.started = time.monotonic()
+        self.live = Live(console=self.console, transient=True) if self.console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        self._line(f"run {self.uri}")
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live:
+            self.live.stop()
+
+    def show(self, view: dict[str, Any]) -> None:
+        """Show a view of the coordinator's board."""
+        for event in view["events"]:
+            self._line(event)
+        self.seen += len(view["events"])
+        if self.live:
+            self.live.update(Group(_table(view), Text(f"{view['phase']} · {self._elapsed()}")))
+        elif view["plms"] and "writing" in view["phase"] and time.monotonic() - self.last > PLAIN_S:
+            self.last = time.monotonic()
+            for name, plm in view["plms"].items():
+                self._line(f"  {name}: " + ", ".join(_cells(plm)))
+
+    def restarted(self) -> None:
+        """Say that the coordinator died; its log starts anew."""
+        self.seen = 0
+        self._line("the coordinator died and was started again; the run goes on from its last committed step")
+
+    def _elapsed(self) -> str:
+        minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
+        return f"{minutes}:{seconds:02d}"
+
+    def _line(self, text: str) -> None:
+        self.console.print(f"[{self._elapsed()}] {text}", markup=False)
+
+
+def _table(view: dict[str, Any]) -> Table:
+    table = Table(title=f"Round {view['round']} of {view['rounds']}", title_justify="left")
+    table.add_column("PLM")
+    for name in ("kept", "asked", "rejected", "tokens/s", "ETA"):
+        table.add_column(name, justify="right")
+    for name, plm in view["plms"].items():
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(plm["rejected"].items()))
+        table.add_row(
+            name,
+            f"{plm['kept']}/{plm['wanted']}",
+            f"{plm['answered']}/{plm['asked']}",
+            plm["dropped"] or reasons,
+            f"{plm['tokens_per_second']:.0f}",
+            _eta(plm["eta"]),
+        )
+    return table
+
+
+def _cells(plm: dict[str, Any]) -> list[str]:
+    rejected = sum(plm["rejected"].values())
+    return [
+        f"kept {plm['kept']} of {plm['wanted']}",
+        f"answered {plm['answered']} of {plm['asked']}",
+        f"rejected {rejected}",
+        f"{plm['tokens_per_second']:.0f} tokens/s",
+        f"ETA {_eta(plm['eta'])}",
+    ]
+
+
+def _eta(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
