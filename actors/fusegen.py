@@ -12,7 +12,7 @@ from typing import Any
 
 from actors.board import Board
 from actors.steps.runner import Call, Done, Steps, resources_of
-from actors.writing import Chain, Round, Writers, Writing
+from actors.writing import Chain, Round, RoundOfWriting, Tools, Writers
 from configs.schema.base import identity
 from configs.schema.fusegen import FusegenConfig
 from fusion.generation.schedule import sizes
@@ -47,7 +47,7 @@ class Fusegen:
     def variant(self, name: str, *, every_round: bool) -> Outcome:
         """Run one variant up to its weights; `every_round` trains models even where no shots are chosen."""
         config = self.config.as_variant(name)
-        writing = Writing(config, self.steps, self.writers, self.board)
+        tools = Tools(self.steps, self.writers, self.board)
         outcome = Outcome(Chain(len(self.labels)))
         samples = config.samples
         shots: str | None = None
@@ -55,7 +55,8 @@ class Fusegen:
         for number, target in enumerate(targets):
             last = number == samples.rounds
             self.board.enter(f"{name}: round {number} of {samples.rounds}: writing")
-            outcome.rounds.append(writing.round(number, target, shots, outcome.chain))
+            writing = RoundOfWriting(config, tools, outcome.chain, number=number, target=target, shots=shots)
+            outcome.rounds.append(writing.run())
             chooses = config.selection.feedback != "none" and not last
             if chooses or last or every_round:
                 self.board.enter(f"{name}: round {number} of {samples.rounds}: training")

@@ -16,12 +16,13 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
 from actors.board import Board
-from actors.dispatch import ANSWERED, LOST, ask_all
+from actors.dispatch import ANSWERED, LOST, Replicas, ask_all
 from actors.engines.base import EngineError
 from actors.failover import ExpertError
 from actors.plm import start_plm, wait_ready
-from actors.steps.runner import Call, StepError, Steps, StoppedError
+from actors.steps.runner import Call, Done, StepError, Steps, StoppedError
 from cluster.session import Session
+from cluster.storage import Step
 from configs.schema.base import identity
 from configs.schema.fusegen import FusegenConfig
 from configs.schema.plm import PlmSpec
@@ -47,16 +48,27 @@ class Chain:
 
 @dataclass
 class Round:
-    """What one round did, for the summary."""
+    """What one round did, by PLM, for the summary."""
 
     number: int
-    kept: dict[str, int]
-    asked: dict[str, int]
-    rejected: dict[str, dict[str, int]]
-    dropped: dict[str, str]
-    prompt_tokens: dict[str, int]
-    completion_tokens: dict[str, int]
-    seconds: dict[str, float]
+    kept: dict[str, int] = field(default_factory=dict)
+    asked: dict[str, int] = field(default_factory=dict)
+    rejected: dict[str, dict[str, int]] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    prompt_tokens: dict[str, int] = field(default_factory=dict)
+    completion_tokens: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def count(self, plm: str, facts: Mapping[str, Any]) -> None:
+        """Add the facts of a wave."""
+        self.kept[plm] = self.kept.get(plm, 0) + sum(facts["kept"])
+        self.asked[plm] = self.asked.get(plm, 0) + sum(facts["asked"])
+        reasons = self.rejected.setdefault(plm, {})
+        for reason, count in facts["rejected"].items():
+            reasons[reason] = reasons.get(reason, 0) + count
+        self.prompt_tokens[plm] = self.prompt_tokens.get(plm, 0) + facts["prompt_tokens"]
+        self.completion_tokens[plm] = self.completion_tokens.get(plm, 0) + facts["completion_tokens"]
+        self.seconds[plm] = self.seconds.get(plm, 0.0) + facts["seconds"]
 
 
 class Writers:
@@ -74,7 +86,10 @@ class Writers:
             return
         for plm in self.config.plms:
             self.replicas[plm.name] = start_plm(
-                plm, self.config.task.label_names, self.config.seed, num_cpus=self.cpus[plm.name] / plm.replicas
+                plm,
+                self.config.task.label_names,
+                self.config.seed,
+                num_cpus=self.cpus[plm.name] / plm.replicas,
             )
         asyncio.run(self._all_ready())
 
@@ -90,9 +105,9 @@ class Writers:
         except (ExpertError, RayError) as error:
             self.failed[plm.name] = f"did not start: {' '.join(str(error).split())[:200]}"
 
-    def usable(self) -> dict[str, tuple[PlmSpec, Sequence[ActorHandle]]]:
-        """PLMs that started, with their replicas."""
-        return {p.name: (p, self.replicas[p.name]) for p in self.config.plms if p.name not in self.failed}
+    def callable(self) -> dict[str, tuple[PlmSpec, Replicas]]:
+        """Every PLM with its replicas, or with why it has none."""
+        return {p.name: (p, self.failed.get(p.name) or self.replicas[p.name]) for p in self.config.plms}
 
     def stop(self) -> None:
         """End the actors and free what they hold."""
@@ -101,233 +116,193 @@ class Writers:
         self.replicas = {}
 
 
-class Writing:
-    """Rounds of writing for one configuration."""
+class RoundOfWriting:
+    """One round for one configuration: adds samples to `chain` until each PLM has `target` of them."""
 
-    def __init__(self, config: FusegenConfig, steps: Steps, writers: Writers, board: Board) -> None:
-        self.config, self.steps, self.writers, self.board = config, steps, writers, board
+    def __init__(
+        self,
+        config: FusegenConfig,
+        tools: "Tools",
+        chain: Chain,
+        *,
+        number: int,
+        target: int,
+        shots: str | None,
+    ) -> None:
+        self.config, self.tools, self.chain, self.number, self.shots = config, tools, chain, number, shots
         self.names = [plm.name for plm in config.plms]
         self.task = identity(config.task)
+        self.needs = {plm: self._need(target, plm) for plm in self.names}
+        self.record = Round(number)
 
-    def round(self, number: int, target: int, shots: str | None, chain: Chain) -> Round:
-        """Add samples to `chain` until each PLM has `target`, as far as its attempts reach."""
-        room = {plm: self._room(target, chain, plm) for plm in self.names}
-        self.board.start_round(number, {plm: _total(left) for plm, left in room.items()})
-        state = _State(room, {plm: [0] * chain.labels for plm in self.names})
-        record = Round(number, *({} for _ in range(7)))
+    def run(self) -> Round:
+        """Write in waves; StepError when no PLM has an acceptable text."""
+        self.tools.board.start_round(self.number, {plm: need.left for plm, need in self.needs.items()})
         for wave in range(MAX_WAVES):
-            counts = {plm: n for plm in self.names if (n := self._counts(plm, state, record, number, shots, chain))}
-            counts = {plm: n for plm, n in counts.items() if any(n)}
+            counts = {plm: self._counts(plm) for plm in self.names if plm not in self.record.dropped}
+            counts = {plm: per_label for plm, per_label in counts.items() if any(per_label)}
             if not counts:
                 break
-            self._wave(f"r{number}w{wave}", number, counts, shots, chain, state, record)
-        if not any(map(sum, chain.kept.values())):
-            reasons = "; ".join(f"{plm}: {why}" for plm, why in record.dropped.items()) or "all were rejected"
-            raise StepError(f"round {number}: no PLM wrote an acceptable text ({reasons})")
-        return record
+            self._wave(f"r{self.number}w{wave}", counts)
+        if not any(map(sum, self.chain.kept.values())):
+            reasons = "; ".join(f"{plm}: {why}" for plm, why in self.record.dropped.items())
+            raise StepError(
+                f"round {self.number}: no PLM wrote an acceptable text ({reasons or 'all were rejected'})"
+            )
+        return self.record
 
-    def _room(self, target: int, chain: Chain, plm: str) -> list[int] | int:
-        kept = chain.of(chain.kept, plm)
+    def _need(self, target: int, plm: str) -> "Need":
+        kept = self.chain.of(self.chain.kept, plm)
         if self.config.samples.quota == "plm":
-            return max(0, target - sum(kept))
-        return [max(0, quota - have) for quota, have in zip(label_quotas(target, chain.labels), kept, strict=True)]
+            left = max(0, target - sum(kept))
+            return Need(label_quotas(left, self.chain.labels), left, by_label=False)
+        quotas = label_quotas(target, self.chain.labels)
+        rooms = [max(0, quota - have) for quota, have in zip(quotas, kept, strict=True)]
+        return Need(rooms, sum(rooms), by_label=True)
 
-    def _counts(
-        self, plm: str, state: "_State", record: Round, number: int, shots: str | None, chain: Chain
-    ) -> list[int]:
+    def _counts(self, plm: str) -> list[int]:
         """How many requests of each label the next wave sends to a PLM."""
-        if plm in record.dropped or not _total(state.room[plm]):
-            return []
-        needed = state.needed(plm, self.config.samples.oversample, self.config.samples.max_attempts)
-        if not any(needed):
-            return []
-        recorded = next(p for p in self.config.plms if p.name == plm).engine.kind == "recorded"
-        return self._available(plm, needed, state, number, shots, chain) if recorded else needed
+        need = self.needs[plm]
+        samples = self.config.samples
+        counts = need.requests(samples.oversample, samples.max_attempts)
+        spec = next(p for p in self.config.plms if p.name == plm)
+        return self._available(plm, counts) if any(counts) and spec.engine.kind == "recorded" else counts
 
-    def _available(
-        self, plm: str, needed: list[int], state: "_State", number: int, shots: str | None, chain: Chain
-    ) -> list[int]:
-        """What a replayed PLM can still give; all of a round when only the sum per PLM counts."""
-        self.writers.start()
-        if plm in self.writers.failed:
-            return needed
-        actor = self.writers.replicas[plm][0]
-        left = ray.get(
+    def _available(self, plm: str, counts: list[int]) -> list[int]:
+        """What a replayed PLM can still give; all of its round when only the sum per PLM counts."""
+        writers, need = self.tools.writers, self.needs[plm]
+        writers.start()
+        if plm in writers.failed:
+            return counts
+        asked = self.chain.of(self.chain.asked, plm)
+        actor = writers.replicas[plm][0]
+        have = ray.get(
             [
-                actor.available.remote(
-                    number, label, shots is None, chain.of(chain.asked, plm)[label], state.sent[plm][label]
-                )
-                for label in range(chain.labels)
+                actor.available.remote(self.number, label, self.shots is None, asked[label], need.sent[label])
+                for label in range(self.chain.labels)
             ]
         )
-        if self.config.samples.quota == "plm":
-            needed = [_total(state.room[plm])] * chain.labels
-        return [min(need, have) if have is not None else need for need, have in zip(needed, left, strict=True)]
+        if not need.by_label:
+            counts = [need.left] * self.chain.labels
+        return [
+            count if there is None else min(count, there) for count, there in zip(counts, have, strict=True)
+        ]
 
-    def _wave(
-        self,
-        name: str,
-        number: int,
-        counts: dict[str, list[int]],
-        shots: str | None,
-        chain: Chain,
-        state: "_State",
-        record: Round,
-    ) -> None:
-        self.board.asked(counts)
-        wave = self._generate(name, number, counts, shots, chain, state)
-        facts = self._filter(name, wave, shots, chain, state)
-        self.board.judged(facts)
-        record.dropped.update(wave["dropped"])
+    def _wave(self, name: str, counts: dict[str, list[int]]) -> None:
+        self.tools.board.asked(counts)
+        wave = self._generate(name, counts)
+        self.record.dropped.update(wave["dropped"])
+        facts = self._filter(name, wave["key"])
+        self.tools.board.judged(facts)
         for plm, mine in facts.items():
-            _add(chain.of(chain.asked, plm), counts[plm])
-            _add(state.sent[plm], counts[plm])
-            _add(chain.of(chain.kept, plm), mine["kept"])
-            state.take(plm, mine["kept"])
-            _record(record, plm, mine)
+            _add(self.chain.of(self.chain.asked, plm), mine["asked"])
+            _add(self.chain.of(self.chain.kept, plm), mine["kept"])
+            self.needs[plm].count(mine["asked"], mine["kept"])
+            self.record.count(plm, mine)
 
-    def _generate(
-        self,
-        name: str,
-        number: int,
-        counts: dict[str, list[int]],
-        shots: str | None,
-        chain: Chain,
-        state: "_State",
-    ) -> dict[str, Any]:
+    def _generate(self, name: str, counts: dict[str, list[int]]) -> dict[str, Any]:
+        """The manifest of the wave's answers."""
         plms = [plm for plm in self.config.plms if plm.name in counts]
         params = {
             "seed": self.config.seed,
-            "round": number,
+            "round": self.number,
             "task": self.task,
             "counts": counts,
-            "index": {plm: list(state.sent[plm]) for plm in counts},
-            "ordinal": {plm: list(chain.of(chain.asked, plm)) for plm in counts},
-            "shots": shots,
+            "index": {plm: list(self.needs[plm].sent) for plm in counts},
+            "ordinal": {plm: list(self.chain.of(self.chain.asked, plm)) for plm in counts},
+            "shots": self.shots,
             "batch_sizes": {plm.name: plm.batch_size for plm in plms},
             "self_debias": [plm.name for plm in plms if plm.sampling.self_debias],
             "plms": [identity(plm) for plm in plms],
         }
-        table = self.steps.one(Call(f"{name}-requests", "actors.steps.requests:write_requests", params))
-        step = self.steps.run.step(f"{name}-generate", {"requests": table.key})
-        done = step.manifest
-        if done is not None:
-            return done
-        self.writers.start()
-        return self._ask(name, table.key, table.facts["blocks"], step, list(counts))
+        steps = self.tools.steps
+        table = steps.one(Call(f"{name}-requests", "actors.steps.requests:write_requests", params))
+        step = steps.run.step(f"{name}-generate", {"requests": table.key})
+        return step.manifest or self._ask(table, step)
 
-    def _ask(self, name: str, table: str, blocks: list[list[str]], step: Any, plms: list[str]) -> dict[str, Any]:  # noqa: ANN401
+    def _ask(self, table: Done, step: Step) -> dict[str, Any]:
         """Have all blocks answered, those of an interrupted attempt excepted, and commit the wave."""
+        steps, board = self.tools.steps, self.tools.board
+        self.tools.writers.start()
+        blocks = table.facts["blocks"]
         have = set(step.files.names(ANSWERED))
-        errors: dict[str, str] = {}
         missing = [i for i, (_, block) in enumerate(blocks) if f"{block}.parquet" not in have]
-        source = self.steps.run.below(f"steps/{table}").uri
-        for facts in ask_all(source, step.files.uri, missing, self._callable(plms), name) if missing else ():
-            self.board.answered(facts)
+        errors: dict[str, str] = {}
+        source = steps.run.below(f"steps/{table.key}").uri
+        plms = {plm for plm, _ in blocks}
+        callable_plms = {p: how for p, how in self.tools.writers.callable().items() if p in plms}
+        for facts in ask_all(source, step.files.uri, missing, callable_plms, step.key) if missing else ():
+            board.answered(facts)
             if facts["error"]:
-                errors[facts["plm"]] = str(facts["error"])
-            if self.steps.stopped():
+                errors[str(facts["plm"])] = str(facts["error"])
+            if steps.stopped():
                 raise StoppedError
         have = set(step.files.names(ANSWERED))
         files = [f"{ANSWERED if f'{block}.parquet' in have else LOST}/{block}.parquet" for _, block in blocks]
         alive = {plm for plm, block in blocks if f"{block}.parquet" in have}
-        dropped = {plm: errors.get(plm, "no block was answered") for plm in plms if plm not in alive}
+        dropped = {plm: errors.get(plm, "no block was answered") for plm in sorted(plms - alive)}
         for plm, why in dropped.items():
-            self.board.note(f"{plm} is dropped for this round: {why}")
-        manifest: dict[str, Any] = step.commit(files=files, dropped=dropped)
-        return manifest
+            board.note(f"{plm} is dropped for this round: {why}")
+        return step.commit(files=files, dropped=dropped)
 
-    def _callable(self, plms: Sequence[str]) -> dict[str, tuple[PlmSpec, Sequence[ActorHandle] | str]]:
-        """Specification and replicas of each PLM, or why it cannot be asked."""
-        usable = self.writers.usable()
-        return {
-            plm.name: usable.get(plm.name, (plm, self.writers.failed.get(plm.name, "")))
-            for plm in self.config.plms
-            if plm.name in plms
+    def _filter(self, name: str, wave: str) -> dict[str, Any]:
+        """Judge a wave; facts of the PLMs that were asked."""
+        params = {
+            "wave": wave,
+            "chain": list(self.chain.keys),
+            "task": self.task,
+            "rules": identity(self.config.filter),
+            "shots": self.shots,
+            "plms": self.names,
+            "room": {plm: need.room for plm, need in self.needs.items()},
         }
-
-    def _filter(
-        self, name: str, wave: Mapping[str, Any], shots: str | None, chain: Chain, state: "_State"
-    ) -> dict[str, Any]:
-        done = self.steps.one(
-            Call(
-                f"{name}-filter",
-                "actors.steps.filtering:filter_wave",
-                {
-                    "wave": wave["key"],
-                    "chain": list(chain.keys),
-                    "task": self.task,
-                    "rules": identity(self.config.filter),
-                    "shots": shots,
-                    "plms": [plm for plm in self.names if plm in state.room],
-                    "room": state.room,
-                },
-            )
-        )
-        chain.keys.append(done.key)
+        done = self.tools.steps.one(Call(f"{name}-filter", "actors.steps.filtering:filter_wave", params))
+        self.chain.keys.append(done.key)
         return {plm: facts for plm, facts in done.facts["plms"].items() if sum(facts["asked"])}
 
 
-@dataclass
-class _State:
-    """What is left to write in a round."""
+@dataclass(frozen=True)
+class Tools:
+    """What rounds work with."""
 
-    room: dict[str, list[int] | int]
-    """Samples still wanted, per label or in all."""
-    sent: dict[str, list[int]]
-    """Requests sent in this round, per label."""
-    wanted: dict[str, list[int] | int] = field(init=False)
-    got: dict[str, list[int]] = field(init=False)
+    steps: Steps
+    writers: Writers
+    board: Board
 
-    def __post_init__(self) -> None:
-        self.wanted = {plm: list(left) if isinstance(left, list) else left for plm, left in self.room.items()}
-        self.got = {plm: [0] * len(counts) for plm, counts in self.sent.items()}
 
-    def take(self, plm: str, kept: list[int]) -> None:
-        """Count accepted samples."""
-        _add(self.got[plm], kept)
-        room = self.room[plm]
-        if isinstance(room, list):
-            self.room[plm] = [left - n for left, n in zip(room, kept, strict=True)]
+class Need:
+    """What one PLM still has to write in a round: per label, or only in all."""
+
+    def __init__(self, rooms: list[int], left: int, *, by_label: bool) -> None:
+        self.rooms, self.left, self.by_label = list(rooms), left, by_label
+        self.limits = list(rooms)
+        self.sent = [0] * len(rooms)
+        self.got = [0] * len(rooms)
+
+    @property
+    def room(self) -> list[int] | int:
+        """Samples still wanted: per label, or their sum."""
+        return list(self.rooms) if self.by_label else self.left
+
+    def count(self, asked: Sequence[int], kept: Sequence[int]) -> None:
+        """Note the outcome of a wave."""
+        _add(self.sent, asked)
+        _add(self.got, kept)
+        self.left -= sum(kept)
+        if self.by_label:
+            self.rooms = [room - n for room, n in zip(self.rooms, kept, strict=True)]
         else:
-            self.room[plm] = room - sum(kept)
+            self.rooms = label_quotas(max(0, self.left), len(self.rooms))
 
-    def needed(self, plm: str, oversample: float, max_attempts: float) -> list[int]:
+    def requests(self, oversample: float, max_attempts: float) -> list[int]:
         """Requests per label that should fill the room at the yield seen, within the attempts allowed."""
-        labels = range(len(self.sent[plm]))
-        room, wanted = self.room[plm], self.wanted[plm]
-        rooms = room if isinstance(room, list) else label_quotas(room, len(labels))
-        limits = wanted if isinstance(wanted, list) else label_quotas(wanted, len(labels))
-        return [
-            max(
-                0,
-                min(
-                    math.ceil(rooms[label] * self._factor(plm, label, oversample)),
-                    math.ceil(limits[label] * max_attempts) - self.sent[plm][label],
-                ),
-            )
-            for label in labels
-        ]
-
-    def _factor(self, plm: str, label: int, oversample: float) -> float:
-        sent = self.sent[plm][label]
-        return oversample / max(self.got[plm][label] / sent, LOWEST_YIELD) if sent else oversample
-
-
-def _total(room: list[int] | int) -> int:
-    return sum(room) if isinstance(room, list) else room
+        counts = []
+        for room, limit, sent, got in zip(self.rooms, self.limits, self.sent, self.got, strict=True):
+            seen = max(got / sent, LOWEST_YIELD) if sent else 1.0
+            allowed = math.ceil(limit * max_attempts) - sent
+            counts.append(max(0, min(math.ceil(room * oversample / seen), allowed)))
+        return counts
 
 
 def _add(counts: list[int], more: Sequence[int]) -> None:
     counts[:] = [a + b for a, b in zip(counts, more, strict=True)]
-
-
-def _record(record: Round, plm: str, facts: Mapping[str, Any]) -> None:
-    record.kept[plm] = record.kept.get(plm, 0) + sum(facts["kept"])
-    record.asked[plm] = record.asked.get(plm, 0) + sum(facts["asked"])
-    reasons = record.rejected.setdefault(plm, {})
-    for reason, count in facts["rejected"].items():
-        reasons[reason] = reasons.get(reason, 0) + count
-    for name in ("prompt_tokens", "completion_tokens", "seconds"):
-        counts: dict[str, Any] = getattr(record, name)
-        counts[plm] = counts.get(plm, 0) + facts[name]

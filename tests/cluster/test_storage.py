@@ -1,0 +1,178 @@
+"""Run storage: atomic files, steps, refusal of other configurations, leases, non-local filesystems."""
+
+import os
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster import storage
+from cluster.storage import ResumeError, Run, Storage, StorageError
+
+CONFIG = {"seed": 1, "samples": {"rounds": 4}}
+
+
+def opened(path, config=None, inputs=None):
+    return Run.open(str(path), config or CONFIG, inputs or {}, "0")
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    files = Storage(str(tmp_path))
+    files.write_bytes("a/b.txt", b"old")
+    with pytest.raises(RuntimeError), files.writing("a/b.txt") as stream:
+        stream.write(b"half")
+        raise RuntimeError
+    assert files.read_bytes("a/b.txt") == b"old"
+    assert os.listdir(tmp_path / "a") == ["b.txt"]
+
+
+def test_files_that_are_being_written_are_not_listed(tmp_path):
+    files = Storage(str(tmp_path))
+    with files.writing("x.parquet") as stream:
+        stream.write(b"1")
+        assert files.names() == []
+    assert files.names() == ["x.parquet"]
+
+
+def test_missing_directory_has_no_names(tmp_path):
+    assert Storage(str(tmp_path)).names("nothing/here") == []
+
+
+def test_table_survives_a_round_trip(tmp_path):
+    files = Storage(str(tmp_path))
+    table = pa.table({"text": ["ä", "b"], "n": [1, 2]})
+    files.write_table("t.parquet", table)
+    assert files.read_table("t.parquet").equals(table)
+    assert files.read_table("t.parquet", ["n"]).column_names == ["n"]
+
+
+def test_unreadable_files_are_one_clear_line(tmp_path):
+    files = Storage(str(tmp_path))
+    (tmp_path / "bad.parquet").write_bytes(b"not parquet")
+    (tmp_path / "bad.json").write_bytes(b"{")
+    for read in (lambda: files.read_table("bad.parquet"), lambda: files.read_json("bad.json")):
+        with pytest.raises(StorageError, match="not readable") as caught:
+            read()
+        assert "\n" not in str(caught.value)
+    with pytest.raises(StorageError, match="cannot be read"):
+        files.read_bytes("absent")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
+    files = Storage(str(tmp_path))
+
+    class FullDisk(pafs.LocalFileSystem):
+        def open_output_stream(self, path, *args, **kwargs):
+            return super().open_output_stream("/dev/full", *args, **kwargs)
+
+    files.fs = FullDisk()
+    with pytest.raises(StorageError, match="No space left"):
+        files.write_bytes("a.bin", b"x" * (1 << 20))
+    assert files.names() == []
+
+
+def test_step_is_done_when_its_manifest_exists(tmp_path):
+    run = opened(tmp_path / "run")
+    step = run.step("train", {"a": 1})
+    step.files.write_bytes("model.bin", b"1")
+    assert step.manifest is None
+    step.commit(n=3)
+    assert run.step("train", {"a": 1}).manifest == {"key": step.key, "n": 3}
+    assert run.step("train", {"a": 2}).manifest is None
+    assert run.step("other", {"a": 1}).key != step.key
+
+
+def test_the_order_of_keys_does_not_change_a_step(tmp_path):
+    run = opened(tmp_path / "run")
+    assert run.step("s", {"a": 1, "b": 2}).key == run.step("s", {"b": 2, "a": 1}).key
+
+
+def test_same_configuration_is_continued(tmp_path):
+    opened(tmp_path / "run", inputs={"f": "1"})
+    assert opened(tmp_path / "run", inputs={"f": "1"}).read_json("run.json")["config"] == CONFIG
+
+
+def test_another_configuration_is_refused_with_its_keys(tmp_path):
+    opened(tmp_path / "run")
+    with pytest.raises(ResumeError, match=r"samples\.rounds.*--fresh"):
+        opened(tmp_path / "run", {"seed": 1, "samples": {"rounds": 5}})
+    with pytest.raises(ResumeError, match="seed"):
+        opened(tmp_path / "run", {"seed": 2, "samples": {"rounds": 4}})
+    assert opened(tmp_path / "run").read_json("run.json")["config"] == CONFIG
+
+
+def test_changed_input_file_is_refused(tmp_path):
+    opened(tmp_path / "run", inputs={"eval.jsonl": "1"})
+    with pytest.raises(ResumeError, match=r"eval\.jsonl \(content\)"):
+        opened(tmp_path / "run", inputs={"eval.jsonl": "2"})
+
+
+def test_a_directory_with_other_things_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ResumeError, match="not a run"):
+        opened(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_fresh_finds_a_new_name_and_deletes_nothing(tmp_path):
+    uri = str(tmp_path / "run")
+    assert storage.fresh(uri) == uri
+    opened(uri)
+    opened(storage.fresh(uri))
+    assert storage.fresh(uri) == f"{uri}-3"
+    assert Run(uri).exists("run.json")
+
+
+def test_a_living_writer_is_respected_and_a_dead_one_is_not(tmp_path):
+    run = opened(tmp_path / "run")
+    sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        run.take_lease("first")
+        lease = run.read_json("lease.json")
+        run.write_json("lease.json", {**lease, "pid": sleeper.pid})
+        with pytest.raises(ResumeError, match=str(sleeper.pid)):
+            run.take_lease("second")
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    run.take_lease("second")
+    assert run.read_json("lease.json")["owner"] == "second"
+    run.drop_lease()
+    assert not run.exists("lease.json")
+
+
+def test_a_lease_on_another_machine_lasts_until_it_expires(tmp_path):
+    run = opened(tmp_path / "run")
+    run.take_lease("here")
+    lease = run.read_json("lease.json")
+    run.write_json("lease.json", {**lease, "owner": "there", "host": "elsewhere"})
+    with pytest.raises(ResumeError, match="elsewhere"):
+        run.take_lease("here")
+    run.write_json("lease.json", {**lease, "owner": "there", "host": "elsewhere", "expires": 0})
+    run.take_lease("here")
+
+
+def test_everything_works_where_nothing_can_be_renamed(tmp_path):
+    """Object stores publish a file with a single PUT: no temporary names, no moves."""
+    files = Storage(str(tmp_path))
+    files.fs, files.local = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem()), False
+    files.root = "bucket"
+    files.fs.create_dir("bucket")
+    files.write_json("a.json", [1])
+    assert files.read_json("a.json") == [1]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "w.bin").write_bytes(b"7")
+    files.fs.create_dir("bucket/stm")
+    files.put_folder("stm", tmp_path / "model")
+    with files.folder("stm") as folder:
+        assert (folder / "w.bin").read_bytes() == b"7"
+
+
+@given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=5))
+def test_digest_depends_on_content_alone(value):
+    assert storage.digest(value) == storage.digest(dict(reversed(value.items())))
