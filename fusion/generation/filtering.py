@@ -81,7 +81,7 @@ class Rules:
     """What a text must pass, each rule a switch; the defaults are those of the `fixed` preset."""
 
     cut: Literal["quote", "question", "none"] = "quote"
-    """`none` takes a text that was cut before as it is."""
+    """`none` takes all texts as finished."""
     min_words: int = 10
     word_count: Literal["words", "fields"] = "words"
     """`fields` splits at single spaces, as the authors do, so that double spaces count as words."""
@@ -136,9 +136,18 @@ class Filter:
         for text in texts:
             self._add(text, self._shingles(text))
 
-    def judge(self, raw: str, label: int, context: str | None = None, answer: str | None = None) -> Verdict:
-        """What becomes of one continuation, written for `label` and, in pair tasks, for `context`."""
-        written = raw if self.rules.cut == "none" else cut(raw, self.rules.cut)
+    def judge(
+        self,
+        raw: str,
+        label: int,
+        context: str | None = None,
+        answer: str | None = None,
+        *,
+        finished: bool = False,
+    ) -> Verdict:
+        """What becomes of one continuation, written for `label` and, in pair tasks, for `context`; `finished`
+        texts were cut before."""
+        written = raw if finished or self.rules.cut == "none" else cut(raw, self.rules.cut)
         if written is None:
             return Verdict(raw, "no_question" if self.rules.cut == "question" else "uncut")
         text = f"{context}{SEPARATOR}{written}" if self.rules.pair else written
