@@ -6,8 +6,8 @@ has at least o - 1 common ones behind it: i <= |a| - o and j <= |b| - o (prefix 
 Chaudhuri et al. 2006, Xiao et al. 2008). So only the first |b| - ceil(t |b|) + 1 elements of a set are
 indexed, under the key (element, |b|), and a new set asks for its own first elements with the few sizes that
 can still match. What passes is compared by bit maps, whose differing bits are at most as many as the
-differing elements, and what passes that on the whole sets: nothing at or above the threshold is missed, nothing
-below it is reported. The order puts frequent elements last; it is learned anew whenever the index has
+differing elements, and what passes that on the whole sets: nothing at or above the threshold is missed,
+nothing below it is reported. The order puts frequent elements last; it is learned anew whenever the index has
 quadrupled.
 """
 
