@@ -1,0 +1,188 @@
+"""Language models of the library transformers, causal or encoder-decoder, from a folder or the hub.
+
+Prompts become token ids (through the tokenizer's chat template where wanted), `decoding.write` continues
+them, and the continuation is decoded on its own, without special tokens. Weights are read from safetensors
+only, and no code that comes with a checkpoint is run.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from actors.engines.base import Completion, DeviceLostError, EngineError, Request, failure
+from actors.engines.decoding import Ending, Written, write
+from configs.load import locate
+from configs.schema.plm import Sampling, TransformersEngine
+
+OPEN_QUOTE = '"'
+SAMPLED_VALUES = 256
+
+
+class Transformers:
+    """One loaded model and its tokenizer."""
+
+    def __init__(self, spec: TransformersEngine) -> None:
+        """Load the model onto its device; `EngineError` in one line when that cannot work."""
+        self._spec = spec
+        device = _device(spec)
+        try:
+            self._tokenizer, self._model = _load(spec, device)
+            self._chat = self._wants_chat()
+            self._ids("x", self._chat)
+        except (OSError, ValueError, KeyError, ImportError, SafetensorError, TemplateError) as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise EngineError(f"{spec.model}: {lines[0] if lines else type(error).__name__}") from None
+        config = self._model.config
+        self._limit = None if config.is_encoder_decoder else getattr(config, "max_position_embeddings", None)
+        self._end_tokens = _end_tokens(self._tokenizer, self._model)
+        self._endings: dict[Sampling, Ending] = {}
+
+    def _wants_chat(self) -> bool:
+        has_template = bool(getattr(self._tokenizer, "chat_template", None))
+        if self._spec.chat == "always" and not has_template:
+            raise EngineError(f"{self._spec.model}: chat is `always`, but its tokenizer has no chat template")
+        return has_template and self._spec.chat != "never"
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """Write a continuation for each request; those that do not fit the context get error completions."""
+        completions: dict[int, Completion] = {}
+        prompts: dict[int, list[list[int]]] = {}
+        for place, request in enumerate(requests):
+            counters = request.counter_prompts if sampling.self_debias else ()
+            prompts[place] = [self._ids(text, self._chat) for text in (request.prompt, *counters)]
+            problem = self._problem(prompts[place], sampling)
+            if problem:
+                completions[place] = failure(problem)
+        groups: dict[int, list[int]] = defaultdict(list)
+        for place in range(len(requests)):
+            if place not in completions:
+                groups[len(prompts[place])].append(place)
+        for places in groups.values():
+            written = self._write([prompts[p] for p in places], [requests[p].seed for p in places], sampling)
+            for place, row in zip(places, written, strict=True):
+                completions[place] = self._completion(row, sum(map(len, prompts[place])))
+        return [completions[place] for place in range(len(requests))]
+
+    def _ids(self, prompt: str, chat: bool) -> list[int]:
+        """Token ids of a prompt; in a chat, its open quote becomes the beginning of the reply."""
+        if not chat:
+            ids: list[int] = self._tokenizer(prompt)["input_ids"]
+            return ids
+        body = prompt.rstrip(" ")
+        opened = body.endswith(OPEN_QUOTE)
+        messages = [{"role": "system", "content": self._spec.system}] if self._spec.system else []
+        messages.append(
+            {"role": "user", "content": body.removesuffix(OPEN_QUOTE).rstrip() if opened else prompt}
+        )
+        text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text += OPEN_QUOTE if opened else ""
+        chat_ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return chat_ids
+
+    def _problem(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> str | None:
+        longest = max(map(len, prompts))
+        if not min(map(len, prompts)):
+            return "the prompt is empty"
+        if self._limit is None or longest + sampling.max_new_tokens <= self._limit:
+            return None
+        return (
+            f"prompt of {longest} tokens and {sampling.max_new_tokens} new ones exceed "
+            f"the model's context of {self._limit}"
+        )
+
+    def _write(
+        self, prompts: Sequence[Sequence[Sequence[int]]], seeds: Sequence[int], sampling: Sampling
+    ) -> list[Written]:
+        if sampling not in self._endings:
+            self._endings[sampling] = Ending(self._tokenizer, sampling, self._end_tokens)
+        try:
+            return write(self._model, prompts, seeds, sampling, self._endings[sampling])
+        except torch.AcceleratorError as error:
+            raise DeviceLostError(str(error).partition("\n")[0]) from None
+
+    def _completion(self, row: Written, prompt_tokens: int) -> Completion:
+        if row.ended == "error" or row.ended is None:
+            return failure("the model's probabilities are not numbers")
+        count = len(row.tokens)
+        ended = row.tokens[-1] in self._end_tokens
+        return Completion(
+            text=self._tokenizer.decode(row.tokens[: count - ended], skip_special_tokens=True),
+            finish_reason=row.ended,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=count,
+            logprob=sum(row.logprobs) / count,
+        )
+
+    def available(self, round: int, label: int, zero_shot: bool, ordinal: int, index: int = 0) -> None:
+        """Return None: there is no limit."""
+
+    def describe(self) -> dict[str, str]:
+        """Return the model, its revision and a digest of its weights."""
+        model = self._model
+        return {
+            "engine": "transformers",
+            "model": self._spec.model,
+            "revision": getattr(model.config, "_commit_hash", None) or self._spec.revision or "",
+            "fingerprint": _fingerprint(model),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "device": model.device.type,
+            "chat": "yes" if self._chat else "no",
+        }
+
+
+def _device(spec: TransformersEngine) -> torch.device:
+    if spec.device == "cuda" and not torch.cuda.is_available():
+        raise EngineError(f"{spec.model}: device is `cuda`, but this process has no GPU (num_gpus is 0?)")
+    return torch.device("cuda" if spec.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _load(spec: TransformersEngine, device: torch.device) -> tuple[Any, Any]:
+    source = str(locate(spec.model)) if locate(spec.model).is_dir() else spec.model
+    if spec.model.startswith(("/", ".", "~")) and not Path(source).is_dir():
+        raise EngineError(f"{spec.model}: no such folder")
+    options: dict[str, Any] = {"revision": spec.revision, "trust_remote_code": False}
+    config = AutoConfig.from_pretrained(source, **options)
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    dtype = "float32" if spec.dtype == "auto" and device.type == "cpu" else spec.dtype
+    loaded: Any = kind.from_pretrained(
+        source, **options, dtype=dtype, use_safetensors=True, output_loading_info=True
+    )
+    model, report = loaded
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise EngineError(f"{spec.model}: {len(missing)} weights are missing, the first is {missing[0]}")
+    tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    return tokenizer, model.to(device).eval()
+
+
+def _end_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> frozenset[int]:
+    tokens = {tokenizer.eos_token_id}
+    for source in (model.generation_config, model.config):
+        ends = getattr(source, "eos_token_id", None)
+        tokens |= set(ends) if isinstance(ends, list) else {ends}
+    return frozenset(token for token in tokens if token is not None)
+
+
+def _fingerprint(model: PreTrainedModel) -> str:
+    """Digest of every tensor's name and shape and of some of its values; all of them would take minutes."""
+    digest = blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        flat = tensor.detach().flatten()
+        sample = flat[:: max(1, len(flat) // SAMPLED_VALUES)].float().cpu()
+        digest.update(sample.numpy().tobytes())
+    return digest.hexdigest()
