@@ -7,7 +7,6 @@ those that are committed, and goes on with the first that is not. Drivers start 
 import os
 import threading
 import time
-import uuid
 from typing import Any
 
 import ray
@@ -30,8 +29,8 @@ class Coordinator:
     def __init__(self, uri: str, config: FusegenConfig, session: Session) -> None:
         self.run_store, self.config = Run(uri), config
         self.board = Board(config.samples.rounds)
-        self.halt = threading.Event()
-        self.owner = uuid.uuid4().hex
+        self.halt, self.busy = threading.Event(), threading.Lock()
+        self.owner = f"{ray.get_runtime_context().gcs_address}/{digest(uri)}"
         self.writers = Writers(config, session)
         self.steps = Steps(self.run_store, self.halt.is_set)
 
@@ -48,7 +47,12 @@ class Coordinator:
         self.halt.set()
 
     def run(self) -> dict[str, Any]:
-        """Do everything that is not done yet and return the summary."""
+        """Do everything that is not done yet and return the summary; a second caller waits for the first."""
+        with self.busy:
+            return self._owned()
+
+    def _owned(self) -> dict[str, Any]:
+        self.halt.clear()
         self.run_store.take_lease(self.owner)
         keeper = threading.Thread(target=self._keep_lease, daemon=True)
         keeper.start()

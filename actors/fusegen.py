@@ -89,7 +89,7 @@ class Fusegen:
             "labels": self.labels,
             "seed": self.config.seed,
             "score": score,
-            "card": f"# Task model {name}\n\nTrained on generated text for the task {self.config.task.name}.\n",
+            "card": f"# {name}\n\nTrained on generated text for the task {self.config.task.name}.\n",
         }
         return Call("train", TRAIN, params, resources_of(spec))
 

@@ -1,9 +1,9 @@
 """What a run leaves for people: the data set, the model, `summary.json` and the digest behind the report.
 
-    dataset/train.parquet, dataset/README.md   accepted texts with labels, weights and provenance
-    stm/                                       the final model with its card
-    summary.json                               stable keys, documented in the README
-    report.json                                what the report is drawn from
+dataset/train.parquet, dataset/README.md   accepted texts with labels, weights and provenance
+stm/                                       the final model with its card
+summary.json                               stable keys, documented in the README
+report.json                                what the report is drawn from
 """
 
 import time
@@ -47,7 +47,10 @@ class Outputs:
             "seed": self.config.seed,
         }
         digest = self.steps.one(Call("digest", "actors.steps.digest:digest", params))
-        facts = {"result": self.config.variant[0], "summary": {k: summary[k] for k in ("final", "baselines", "samples")}}
+        facts = {
+            "result": self.config.variant[0],
+            "summary": {k: summary[k] for k in ("final", "baselines", "samples")},
+        }
         data = {**{k: params[k] for k in ("chain", "weights", "labels")}, "task": self.config.task.name}
         publish = {**data, "model": models[self.config.variant[0]], **facts, "plms": params["plms"]}
         self.steps.one(Call("publish", "actors.steps.publishing:publish", publish))
@@ -123,9 +126,11 @@ class Outputs:
         for plm in self.config.plms:
             sums = {n: sum(getattr(r, n).get(plm.name, 0) for r in outcome.rounds) for n in COUNTED}
             price = plm.price_per_million_tokens
-            money = price and (
-                sums["prompt_tokens"] * price.prompt + sums["completion_tokens"] * price.completion
-            ) / 1e6
+            money = (
+                price
+                and (sums["prompt_tokens"] * price.prompt + sums["completion_tokens"] * price.completion)
+                / 1e6
+            )
             costs[plm.name] = {
                 "asked": sum(r.asked.get(plm.name, 0) for r in outcome.rounds),
                 "kept": sum(r.kept.get(plm.name, 0) for r in outcome.rounds),

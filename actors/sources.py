@@ -33,7 +33,7 @@ def read_texts(source: Source) -> list[str]:
 
 
 def read_labelled(source: Source, labels: Sequence[str]) -> pa.Table:
-    """Columns `text` and `label` (class id by position in `labels`); pairs are joined as `first[SEP]second`."""
+    """Columns `text` and `label` (class id, by position in `labels`); pairs become `first[SEP]second`."""
     columns = [source.text, *([source.text_b] if source.text_b else []), source.label]
     table = _columns(source, columns)
     if table.num_rows == 0:
@@ -43,7 +43,10 @@ def read_labelled(source: Source, labels: Sequence[str]) -> pa.Table:
         texts = pc.binary_join_element_wise(texts, table.column(source.text_b).cast(pa.string()), SEPARATOR)
     if texts.null_count:
         raise ConfigError(f"{_name(source)}: {texts.null_count} rows have no {source.text}")
-    names = [source.label_names.get(str(value), str(value)) for value in table.column(source.label).to_pylist()]
+    values = table.column(source.label).to_pylist()
+    names = [source.label_names.get(str(value), str(value)) for value in values]
+    for mark, label in source.marked.items():
+        names = [label if mark in text else name for name, text in zip(names, texts.to_pylist(), strict=True)]
     unknown = sorted(set(names) - set(labels))
     if unknown:
         raise ConfigError(
@@ -70,7 +73,9 @@ def _columns(source: Source, columns: list[str]) -> pa.Table:
 
 
 def _from_file(path: str) -> pa.Table:
-    fs, inner = pafs.FileSystem.from_uri(path) if "://" in path else (pafs.LocalFileSystem(), str(locate(path)))
+    fs, inner = (
+        pafs.FileSystem.from_uri(path) if "://" in path else (pafs.LocalFileSystem(), str(locate(path)))
+    )
     try:
         if path.endswith(".parquet"):
             with fs.open_input_file(inner) as file:

@@ -26,7 +26,7 @@ from cluster.storage import Step
 from configs.schema.base import identity
 from configs.schema.fusegen import FusegenConfig
 from configs.schema.plm import PlmSpec
-from fusion.generation.schedule import label_quotas
+from fusion.generation.schedule import quotas as quotas_of
 
 MAX_WAVES = 6
 LOWEST_YIELD = 0.05
@@ -155,21 +155,24 @@ class RoundOfWriting:
         kept = self.chain.of(self.chain.kept, plm)
         if self.config.samples.quota == "plm":
             left = max(0, target - sum(kept))
-            return Need(label_quotas(left, self.chain.labels), left, by_label=False)
-        quotas = label_quotas(target, self.chain.labels)
+            return Need(quotas_of(left, self.chain.labels), left, by_label=False)
+        quotas = quotas_of(target, self.chain.labels)
         rooms = [max(0, quota - have) for quota, have in zip(quotas, kept, strict=True)]
         return Need(rooms, sum(rooms), by_label=True)
 
     def _counts(self, plm: str) -> list[int]:
         """How many requests of each label the next wave sends to a PLM."""
-        need = self.needs[plm]
-        samples = self.config.samples
-        counts = need.requests(samples.oversample, samples.max_attempts)
-        spec = next(p for p in self.config.plms if p.name == plm)
-        return self._available(plm, counts) if any(counts) and spec.engine.kind == "recorded" else counts
+        need, samples = self.needs[plm], self.config.samples
+        engine = next(p for p in self.config.plms if p.name == plm).engine
+        if engine.kind != "recorded":
+            return need.requests(samples.oversample, samples.max_attempts)
+        counts = need.requests(1.0, samples.max_attempts)
+        if engine.mode == "exact" and self.shots and not need.by_label:
+            counts = [need.left] * self.chain.labels
+        return self._available(plm, counts) if any(counts) else counts
 
     def _available(self, plm: str, counts: list[int]) -> list[int]:
-        """What a replayed PLM can still give; all of its round when only the sum per PLM counts."""
+        """Of `counts` requests per label, those that a replayed PLM can still answer."""
         writers, need = self.tools.writers, self.needs[plm]
         writers.start()
         if plm in writers.failed:
@@ -292,7 +295,7 @@ class Need:
         if self.by_label:
             self.rooms = [room - n for room, n in zip(self.rooms, kept, strict=True)]
         else:
-            self.rooms = label_quotas(max(0, self.left), len(self.rooms))
+            self.rooms = quotas_of(max(0, self.left), len(self.rooms))
 
     def requests(self, oversample: float, max_attempts: float) -> list[int]:
         """Requests per label that should fill the room at the yield seen, within the attempts allowed."""

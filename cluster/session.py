@@ -59,5 +59,7 @@ def connect(address: str = "auto") -> Session:
         ray.init(address=target, log_to_driver=False, logging_level="error")
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise SessionError(f"Ray at {target or 'this machine'}: cannot be reached or started: {reason}") from error
+        raise SessionError(
+            f"Ray at {target or 'this machine'}: cannot be reached or started: {reason}"
+        ) from error
     return Session(local=False, cpus=0.0)

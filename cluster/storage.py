@@ -152,7 +152,10 @@ class Storage:
     def put_folder(self, path: str, folder: Path) -> None:
         """Publish the files of a local folder, one by one, below `path`."""
         for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-            with self.writing(f"{path}/{file.relative_to(folder).as_posix()}") as stream, file.open("rb") as source:
+            with (
+                self.writing(f"{path}/{file.relative_to(folder).as_posix()}") as stream,
+                file.open("rb") as source,
+            ):
                 shutil.copyfileobj(source, stream)
 
     @contextlib.contextmanager
@@ -212,7 +215,8 @@ class Run(Storage):
         if changed:
             raise ResumeError(
                 f"{uri}: belongs to another configuration; it differs in {', '.join(changed[:5])}"
-                f"{' …' if len(changed) > 5 else ''}; name another directory with --run, or start over with --fresh"
+                f"{' …' if len(changed) > 5 else ''}; "
+                "name another directory with --run, or start over with --fresh"
             )
         return run
 
@@ -233,7 +237,12 @@ class Run(Storage):
 
     def renew_lease(self, owner: str) -> None:
         """Say that the writer still lives."""
-        lease = {"owner": owner, "host": socket.gethostname(), "pid": os.getpid(), "expires": time.time() + LEASE_S}
+        lease = {
+            "owner": owner,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "expires": time.time() + LEASE_S,
+        }
         self.write_json("lease.json", lease)
 
     def drop_lease(self) -> None:
@@ -244,7 +253,11 @@ class Run(Storage):
 
 def _alive(lease: Mapping[str, Any]) -> bool:
     if lease["host"] == socket.gethostname():
-        return Path(f"/proc/{lease['pid']}").exists() if Path("/proc").exists() else time.time() < lease["expires"]
+        return (
+            Path(f"/proc/{lease['pid']}").exists()
+            if Path("/proc").exists()
+            else time.time() < lease["expires"]
+        )
     return bool(time.time() < lease["expires"])
 
 
@@ -252,7 +265,9 @@ def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:  # noqa: AN
     """Dotted keys whose values differ."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = [*old, *(key for key in new if key not in old)]
-        return [d for key in keys for d in _differences(old.get(key), new.get(key), f"{prefix}.{key}".lstrip("."))]
+        return [
+            d for key in keys for d in _differences(old.get(key), new.get(key), f"{prefix}.{key}".lstrip("."))
+        ]
     return [] if canonical(old) == canonical(new) else [prefix or "everything"]
 
 

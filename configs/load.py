@@ -1,8 +1,8 @@
 """From a YAML file and `--set` overrides to a checked configuration, or one line that says what is wrong.
 
-A job's file is one mapping. `task: NAME` stands for `configs/tasks/NAME.yaml` (or the YAML file of that
-path). Relative paths are looked up from the working directory first, then beside this package, so that
-what ships is found from anywhere.
+A job's file is one mapping. `task: NAME` stands for `configs/tasks/NAME.yaml` and `plms: NAME` for
+`configs/plms/NAME.yaml` (or the YAML file of that path). Relative paths are looked up from the working
+directory first, then beside this package, so that what ships is found from anywhere.
 """
 
 import types
@@ -16,7 +16,8 @@ from pydantic import BaseModel, ValidationError
 from configs.schema.base import ConfigError
 
 PACKAGE_ROOT = Path(__file__).parents[1]
-TASKS = Path(__file__).parent / "tasks"
+NAMED = {"task": Path(__file__).parent / "tasks", "plms": Path(__file__).parent / "plms"}
+"""Keys whose value may be a name, and where the files of these names lie."""
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -31,10 +32,13 @@ def locate(path: str) -> Path:
 def load(path: str, model: type[Config], overrides: list[str] | None = None) -> Config:
     """The configuration of a file, with `key.sub=value` overrides applied; ConfigError when it is wrong."""
     data = read_yaml(locate(path))
-    for override in overrides or []:
+    for override in sorted(overrides or [], key=lambda text: text.partition("=")[0] not in NAMED):
+        section, dot, _ = override.partition("=")[0].partition(".")
+        if dot:
+            _expand(data, path, section)
         _apply(data, override)
-    if isinstance(data.get("task"), str):
-        data["task"] = _task(data["task"], path)
+    for key in NAMED:
+        _expand(data, path, key)
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -56,14 +60,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def _task(name: str, path: str) -> dict[str, Any]:
-    file = TASKS / f"{name}.yaml"
+def _expand(data: dict[str, Any], path: str, key: str) -> None:
+    """Put the content of a named file in the place of its name."""
+    name = data.get(key)
+    if key not in NAMED or not isinstance(name, str):
+        return
+    file = NAMED[key] / f"{name}.yaml"
     if not file.is_file():
         file = locate(name)
     if not file.is_file():
-        shipped = ", ".join(sorted(p.stem for p in TASKS.glob("*.yaml")))
-        raise ConfigError(f"{path}: task: unknown task {name!r}; allowed: {shipped}, or a YAML file of your own")
-    return read_yaml(file)
+        shipped = ", ".join(sorted(p.stem for p in NAMED[key].glob("*.yaml")))
+        raise ConfigError(
+            f"{path}: {key}: unknown name {name!r}; allowed: {shipped}, or a YAML file of your own"
+        )
+    content = read_yaml(file)
+    data[key] = content.get(key, content)
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
@@ -95,7 +106,7 @@ def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _problem(problem: Any, where: list[str | int], model: type[BaseModel]) -> str:  # noqa: ANN401
-    kind, message = problem["type"], problem["msg"].removeprefix("Value error, ")
+    kind, message = problem["type"], str(problem["msg"]).removeprefix("Value error, ")
     if kind == "extra_forbidden":
         owner = _model_at(model, where[:-1], problem.get("loc", ()))
         allowed = ", ".join(owner.model_fields) if owner else "see the documentation of this section"
@@ -112,9 +123,8 @@ def _where(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str | int
     path: list[str | int] = []
     for part in loc:
         owners = _models_at(model, path)
-        if isinstance(part, int) or not owners or any(part in owner.model_fields for owner in owners):
-            path.append(part)
-        elif part not in _tags(owners):
+        named = isinstance(part, int) or not owners or any(part in owner.model_fields for owner in owners)
+        if named or part not in _tags(owners):
             path.append(part)
     return path
 
@@ -132,7 +142,7 @@ def _model_at(
 ) -> type[BaseModel] | None:
     owners = _models_at(model, path)
     tagged = [owner for owner in owners if _tags([owner]) & set(loc)]
-    return (tagged or owners or [None])[0]
+    return next(iter(tagged or owners), None)
 
 
 def _models_at(model: type[BaseModel], path: list[str | int]) -> list[type[BaseModel]]:
@@ -148,6 +158,10 @@ def _models_at(model: type[BaseModel], path: list[str | int]) -> list[type[BaseM
 def _models_in(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    if isinstance(annotation, types.UnionType) or get_origin(annotation) in {typing.Union, typing.Annotated, tuple}:
+    if isinstance(annotation, types.UnionType) or get_origin(annotation) in {
+        typing.Union,
+        typing.Annotated,
+        tuple,
+    }:
         return [below for argument in get_args(annotation) for below in _models_in(argument)]
     return []

@@ -8,6 +8,7 @@ import sys
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from cluster.session import SessionError
 from cluster.storage import ResumeError, StorageError
@@ -27,7 +28,9 @@ Overrides = Annotated[
 ]
 RunDirectory = Annotated[
     str | None,
-    typer.Option("--run", metavar="DIR", help="Run directory or URI (default: runs/NAME of the configuration)."),
+    typer.Option(
+        "--run", metavar="DIR", help="Run directory or URI (default: runs/NAME of the configuration)."
+    ),
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Run directory or URI.")]
 
@@ -37,8 +40,12 @@ def fusegen(
     config: ConfigFile,
     overrides: Overrides = None,
     run: RunDirectory = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Print what the job will need; start nothing.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over under a new name; nothing is deleted.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what the job will need; start nothing.")
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over under a new name; nothing is deleted.")
+    ] = False,
     address: Annotated[
         str, typer.Option("--address", metavar="auto|local|HOST:PORT", help="The Ray cluster to run on.")
     ] = "auto",
@@ -93,11 +100,8 @@ def main() -> None:
         _fail(1, str(error))
     except (KeyboardInterrupt, typer.Abort):
         _fail(130, "interrupted; start the same command again to go on")
-    except Exception as error:
-        usage = getattr(error, "exit_code", None)
-        if usage is None:
-            raise
-        _fail(usage, getattr(error, "format_message", lambda: str(error))())
+    except TyperException as error:
+        _fail(2, str(error))
     else:
         sys.exit(code if isinstance(code, int) else 0)
 

@@ -62,7 +62,9 @@ def _reason(error: RayTaskError) -> BaseException:
     if isinstance(cause, StoppedError):
         return KeyboardInterrupt()
     name = type(cause).__name__
-    return JobError(_line(cause) if name in {"StepError", "StorageError", "ResumeError"} else f"{name}: {_line(cause)}")
+    return JobError(
+        _line(cause) if name in {"StepError", "StorageError", "ResumeError"} else f"{name}: {_line(cause)}"
+    )
 
 
 def _stop(actor: Any) -> None:  # noqa: ANN401

@@ -22,7 +22,10 @@ def main(uri: str, data: str, text: str, label: str) -> None:
     table = read_labelled(Source(path=data, text=text, label=label), model.labels)
     proba = model.predict_proba(model.encode(table.column("text").to_pylist()))
     score = measures(
-        table.column("label").to_numpy(), proba.argmax(axis=1), len(model.labels), run.read_json("run.json")["config"]["seed"]
+        table.column("label").to_numpy(),
+        proba.argmax(axis=1),
+        len(model.labels),
+        run.read_json("run.json")["config"]["seed"],
     )
     low, high = score["ci95"]
     typer.echo(

@@ -21,10 +21,8 @@ from jobs.drive import JobError, drive
 from jobs.table import result_table
 
 
-def main(
-    path: str, overrides: list[str], run: str | None, *, plan: bool, fresh: bool, address: str
-) -> None:
-    """Run the job of a configuration file; raises ConfigError, ResumeError or SessionError, exits 1 or 130."""
+def main(path: str, overrides: list[str], run: str | None, *, plan: bool, fresh: bool, address: str) -> None:
+    """Run the job of a configuration file; ConfigError, ResumeError or SessionError, or exit 1."""
     config = load(path, FusegenConfig, overrides)
     if plan:
         typer.echo(plans.describe(config))
@@ -43,7 +41,7 @@ def main(
 
 
 def check_inputs(config: FusegenConfig, path: str) -> dict[str, str]:
-    """Digests of the local files that the configuration names; ConfigError for what is missing or unusable."""
+    """Digests of the local files that a configuration names; ConfigError for missing or unusable ones."""
     files = [*local_files(config.eval), *local_files(config.task.contexts)]
     for plm in config.plms:
         engine = plm.engine
@@ -62,7 +60,7 @@ def check_inputs(config: FusegenConfig, path: str) -> dict[str, str]:
 
 
 def _looks_local(model: str) -> bool:
-    """Whether a model is meant as a folder: hub ids have one slash and no leading dot, slash or `configs/`."""
+    """Whether a model is meant as a folder: hub ids have one slash, and do not begin as paths do."""
     return model.startswith((".", "/", "~", "configs/")) or model.count("/") > 1
 
 

@@ -12,19 +12,20 @@ def describe(config: FusegenConfig) -> str:
     samples, labels = config.samples, len(config.task.labels)
     chains = _chains(config)
     lines = [
-        f"{config.name}: task {config.task.name}, labels {', '.join(config.task.label_names)}, seed {config.seed}",
+        f"{config.name}: task {config.task.name} ({', '.join(config.task.label_names)}), seed {config.seed}",
         f"preset {config.preset}, variants {', '.join(config.variant)}",
         f"{len(config.plms)} PLMs x {samples.per_plm} samples: {samples.initial} zero-shot, then "
         f"{samples.rounds} rounds of feedback"
         + (f" ({chains} different histories of generation)" if chains > 1 else ""),
         "",
-        f"{'PLM':24} {'engine':14} {'replicas':>8} {'CPU':>5} {'GPU':>5} {'requests':>9} {'tokens <=':>11}  cost <=",
+        f"{'PLM':24} {'engine':14} {'replicas':>8} {'CPU':>5} {'GPU':>5} {'requests':>9} "
+        f"{'tokens <=':>11}  cost <=",
         *(_plm(plm, config, chains) for plm in config.plms),
         "",
         f"STM in rounds: {config.stm.rounds.kind} (trained {_trainings(config)} times); "
         f"final STM: {config.stm.final.kind}",
         f"evaluation: {_evaluation(config)}",
-        f"disk: about {_size(chains * len(config.plms) * samples.per_plm, config):.0f} MB in the run directory",
+        f"disk: about {_size(chains * len(config.plms) * samples.per_plm, config):.0f} MB",
         f"at most {int(samples.max_attempts)} x {samples.per_plm} x {len(config.plms)} requests before a "
         f"shortfall is reported; {labels} labels",
     ]

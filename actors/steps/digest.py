@@ -6,6 +6,7 @@ shots of every round, and example texts with their provenance.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,19 @@ from fusion.generation import cartography, diversity
 POINTS = 1500
 EXAMPLES = 4
 EXTREMES = 6
-EXAMPLE_COLUMNS = ["id", "plm", "round", "label", "text", "raw", "status", "of", "prompt_hash", "shot_ids", "seed"]
+EXAMPLE_COLUMNS = [
+    "id",
+    "plm",
+    "round",
+    "label",
+    "text",
+    "raw",
+    "status",
+    "of",
+    "prompt_hash",
+    "shot_ids",
+    "seed",
+]
 
 
 def digest(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
@@ -34,7 +47,9 @@ def digest(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     labels = table.column("label").to_numpy().astype(np.int64)
     owners = np.array(table.column("plm").to_pylist(), dtype=object)
     weights = _weights(run, params["weights"], table)
-    proba = {plm: read_probabilities(run, key, len(params["labels"])) for plm, key in params["models"].items()}
+    proba = {
+        plm: read_probabilities(run, key, len(params["labels"])) for plm, key in params["models"].items()
+    }
     held = held_out(table.column("id").to_pylist(), owners.tolist(), params["held_out"])
     value = {
         "labels": params["labels"],
@@ -76,9 +91,10 @@ def _cartography(
     right = np.stack([p[np.arange(len(labels)), labels] for p in proba.values()])
     spread, confidence = cartography.variability(right), cartography.confidence(right)
     shares = {
-        plm: cartography.shares(spread[owners == plm], confidence[owners == plm])
+        plm: asdict(cartography.shares(spread[mine], confidence[mine], len(params["labels"])))
         for plm in params["plms"]
-        if (owners == plm).any()
+        for mine in [owners == plm]
+        if mine.any()
     }
     chosen = np.sort(_rng(params, "points").permutation(len(labels))[:POINTS])
     ids = table.column("id").to_pylist()
@@ -125,7 +141,7 @@ def _agreement(
 
 
 def _weight_stats(weights: NDArray[np.float64], owners: NDArray[np.object_]) -> dict[str, Any]:
-    """Distribution of the weights relative to their mean, and the share of each PLM that keeps at least half."""
+    """Distribution of the weights relative to their mean; survivors keep at least half of it."""
     relative = weights / weights.mean()
     edges = np.linspace(0.0, max(2.0, float(relative.max())), 21)
     per_plm = {
@@ -160,7 +176,10 @@ def _records(run: Run, params: dict[str, Any]) -> dict[str, Any]:
                 mine = groups.setdefault(name, {})
                 mine[row["status"]] = mine.get(row["status"], 0) + row["count_all"]
     ordered = {plm: dict(sorted(counts[plm].items())) for plm in params["plms"] if plm in counts}
-    return {"plms": ordered, "rounds": {r: dict(sorted(by_round[r].items())) for r in sorted(by_round, key=int)}}
+    return {
+        "plms": ordered,
+        "rounds": {r: dict(sorted(by_round[r].items())) for r in sorted(by_round, key=int)},
+    }
 
 
 def _shots(run: Run, selections: Sequence[str | None]) -> list[dict[str, Any]]:
@@ -185,11 +204,15 @@ def _examples(
     """Texts with their provenance: accepted, rejected by each reason, of highest and of lowest weight."""
     rng = _rng(params, "examples")
     records = pa.concat_tables(
-        [read_step(run, key, "records.parquet", EXAMPLE_COLUMNS) for key in params["chain"]], promote_options="default"
+        [read_step(run, key, "records.parquet", EXAMPLE_COLUMNS) for key in params["chain"]],
+        promote_options="default",
     )
     statuses = np.array(records.column("status").to_pylist(), dtype=object)
     owners = np.array(records.column("plm").to_pylist(), dtype=object)
-    kept = [rng.permutation(np.flatnonzero((statuses == "kept") & (owners == p)))[:EXAMPLES] for p in params["plms"]]
+    kept = [
+        rng.permutation(np.flatnonzero((statuses == "kept") & (owners == p)))[:EXAMPLES]
+        for p in params["plms"]
+    ]
     reasons = [s for s in sorted(set(statuses.tolist())) if s not in {"kept", "surplus", "exhausted"}]
     rejected = [rng.permutation(np.flatnonzero(statuses == reason))[:EXAMPLES] for reason in reasons]
     examples = {

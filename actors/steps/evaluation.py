@@ -33,7 +33,7 @@ def predict(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     return {"n": table.num_rows}
 
 
-def compare(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
+def compare(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
     """Facts: per model accuracy, ci95, macro_f1 and, against the result, difference, its ci95 and p.
 
     `params`: predictions {name: key of a predict step}, result (name), seed, n_labels.

@@ -53,8 +53,8 @@ def _fragments(*prompts: str) -> list[str]:
 def filter_wave(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     """Judge a wave; write `records.parquet` (all) and `kept.parquet` (accepted: id, plm, round, label, text).
 
-    `params`: wave (key of its generate step), chain (filter steps before it), task, rules, shots (key or None),
-    plms (names in order), room {plm: [per label] or one number for all labels}. Facts: per PLM the numbers
+    `params`: wave (key of its generate step), chain (filter steps before it), task, rules, shots (key or
+    None), plms (names in order), room {plm: [per label] or one number for all labels}. Facts: per PLM the numbers
     asked, kept per label, rejected by reason, tokens and seconds.
     """
     task = Task.model_validate(params["task"])
@@ -66,7 +66,9 @@ def filter_wave(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     schema = None if records else pa.schema([(name, pa.string()) for name in ["status", *KEPT]])
     table = pa.Table.from_pylist(records, schema)
     step.files.write_table("records.parquet", table)
-    step.files.write_table("kept.parquet", table.filter(pa.compute.equal(table["status"], "kept")).select(KEPT))
+    step.files.write_table(
+        "kept.parquet", table.filter(pa.compute.equal(table["status"], "kept")).select(KEPT)
+    )
     return {"plms": {plm: _facts(records, plm, len(task.labels)) for plm in params["plms"]}}
 
 
@@ -109,7 +111,7 @@ def _judged(row: dict[str, Any], judge: Filter, quota: _Quota) -> dict[str, Any]
     elif not quota.open(row["plm"], row["label"]):
         text, status, of = "", "surplus", None
     else:
-        verdict = judge.judge(row["raw"], row["label"], row["context"], is_cut=row["cut"])
+        verdict = judge.judge(row["raw"], row["label"], row["context"], finished=row["cut"])
         text, status, of = verdict.text, verdict.status, verdict.of
     if status == "kept":
         quota.take(row["plm"], row["label"])

@@ -16,8 +16,8 @@ from cluster.storage import Run, Step
 def publish(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
     """Write `dataset/` and `stm/` of the run.
 
-    `params`: chain, weights (key or None), model (key of a training step), labels, plms, task, result, summary
-    (its parts final, baselines, samples).
+    `params`: chain, weights (key or None), model (key of a training step), labels, plms, task, result,
+    summary (its parts final, baselines, samples).
     """
     table = _dataset(run, params)
     run.write_table("dataset/train.parquet", table)
@@ -83,6 +83,6 @@ def _dataset_card(params: dict[str, Any], rows: int) -> str:
         f"# Generated texts for {params['task']}\n\n"
         f"{rows} texts written by language models for the labels {', '.join(params['labels'])}. "
         "`label` is the class id, `label_name` the label that was asked for, `weight` the weight in training "
-        "(mean 1), `plm` the writer, `round` the round of feedback; `id` leads to the full record in `steps/`."
-        f"\n\n{_provenance(params)}\n"
+        "(mean 1), `plm` the writer, `round` the round of feedback; `id` leads to the full record in "
+        f"`steps/`.\n\n{_provenance(params)}\n"
     )

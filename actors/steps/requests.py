@@ -92,9 +92,7 @@ class _Writer:
         index, ordinal = self.params["index"][plm][label], self.params["ordinal"][plm][label]
         block = f"{plm}-r{self.round}-l{label}-{ordinal + offsets[0]:07d}"
         shots = self._shots(plm, label, block)
-        requests = [
-            self._request(plm, label, shots, index + offset, ordinal + offset) for offset in offsets
-        ]
+        requests = [self._request(plm, label, shots, index + offset, ordinal + offset) for offset in offsets]
         return {
             "block": block,
             "plm": plm,

@@ -21,7 +21,6 @@ from fusion.generation.schedule import validation_draw
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
-HELPFUL_PER_LABEL = 50
 
 
 @dataclass
@@ -110,7 +109,7 @@ class _Chooser:
             own = everyone[self.pool.owners[everyone] == plm]
             if self.rules.feedback == "progen":
                 by_plm[plm] = self._progen(own, plm)
-            elif self.rules.feedback == "personalised" and plm in self.pool.plms:
+            elif self.rules.feedback == "personalised" and plm in self.pool.plms and len(self.pool.plms) > 1:
                 by_plm[plm] = [self._shots(self._personalised(everyone, plm))] * n_labels
             else:
                 by_plm[plm] = [self._shots(self._pick(own, plm))] * n_labels
@@ -127,10 +126,9 @@ class _Chooser:
         """Held-out samples, equally many per PLM (fact 14)."""
         chosen: list[Indices] = []
         by_owner = [np.flatnonzero(self.pool.held & (self.pool.owners == plm)) for plm in self.params["plms"]]
-        counts = validation_draw(len(by_owner), [len(held) for held in by_owner])
-        for plm, held, count in zip(self.params["plms"], by_owner, counts, strict=True):
+        for plm, held in zip(self.params["plms"], by_owner, strict=True):
             rng = np.random.default_rng(self._seed("validation", plm))
-            chosen.append(np.sort(rng.permutation(held)[:count]))
+            chosen.append(np.sort(rng.permutation(held)[: validation_draw(len(by_owner), len(held))]))
         return np.concatenate(chosen) if chosen else np.zeros(0, dtype=np.int64)
 
     def _candidates(self, among: Indices, owner: str) -> Indices:
@@ -165,21 +163,20 @@ class _Chooser:
             chosen = feedback.random_pick(len(candidates), size, rng_seed=self._seed("pick", owner))
         else:
             scores = self._scores(candidates)
-            chosen = feedback.pick(
-                scores, size, sign=self.rules.sign, rng_seed=self._seed("pick", owner)
-            )
+            chosen = feedback.pick(scores, size, sign=self.rules.sign, rng_seed=self._seed("pick", owner))
         self._note(owner, candidates, scores, set(chosen.tolist()))
         return np.asarray(candidates[chosen])
 
     def _personalised(self, among: Indices, plm: str) -> Indices:
-        k = self.pool.plms.index(plm)
+        """What the others' models know and the PLM's own does not (section 6.5.1)."""
+        order = {name: position for position, name in enumerate(self.pool.plms)}
         chosen = feedback.personalised(
             self.pool.right[:, among],
             self.pool.labels[among],
-            np.array([self.pool.plms.index(o) if o in self.pool.plms else -1 for o in self.pool.owners[among]]),
-            k,
-            self.rules.shots,
-            n_classes=len(self.params["labels"]),
+            [order.get(owner, -1) for owner in self.pool.owners[among]],
+            order[plm],
+            size=self.rules.shots,
+            pool=self.rules.candidates,
             rng_seed=self._seed("pick", plm),
         )
         self._note(plm, among[chosen], np.full(len(chosen), np.nan), set(range(len(chosen))))
@@ -187,14 +184,14 @@ class _Chooser:
 
     def _progen(self, own: Indices, plm: str) -> list[list[dict[str, str]]]:
         """Per label the most helpful of the PLM's own samples, from which blocks draw (section 4)."""
+        labels = self.pool.labels[own]
+        scores = self._scores(own) if len(own) and len(self.validation) else np.zeros(len(own))
         by_label = []
         for label in range(len(self.params["labels"])):
-            mine = own[self.pool.labels[own] == label]
-            scores = self._scores(mine) if len(mine) and len(self.validation) else np.zeros(len(mine))
-            best = np.argsort(scores, kind="stable")[:HELPFUL_PER_LABEL]
-            best = best[scores[best] < 0]
-            self._note(plm, mine[best], scores[best], set(range(len(best))))
-            by_label.append(self._shots(mine[best]))
+            seed = self._seed("progen", plm, label)
+            best = feedback.progen_pick(scores, labels, label, size=feedback.PROGEN_POOL, rng_seed=seed)
+            self._note(plm, own[best], scores[best], set(range(len(best))))
+            by_label.append(self._shots(own[best]))
         return by_label
 
     def _shots(self, chosen: Indices) -> list[dict[str, str]]:

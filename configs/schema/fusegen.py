@@ -132,7 +132,7 @@ class Selection(Strict):
 
     feedback: Literal["none", "self", "cross", "personalised", "progen"] = "cross"
     """`cross`: the same shots for all PLMs, chosen from all; `self`: each PLM's own; `personalised`: for each
-    PLM what the others know and it does not; `progen`: own shots of the label asked for; `none`: zero-shot."""
+    PLM what the others know and it does not; `progen`: own shots of the label asked for; `none`: no shots."""
     pool: Literal["variability", "random"] = "variability"
     """How the candidates are chosen."""
     candidates: int = Field(default=40, ge=1)
@@ -210,9 +210,11 @@ class FusegenConfig(Strict):
     seed: int = Field(default=0, ge=0)
     """Seed of everything random."""
     preset: Literal["fixed", "paper", "authors"] = "fixed"
-    """`fixed`: the method with its known faults mended; `paper`: its formulas; `authors`: their code's quirks."""
-    variant: Annotated[tuple[Variant, ...], BeforeValidator(_listed)] = Field(default=("fusegen",), min_length=1)
-    """The method, its ablations and rivals; the first is the job's result, the others are compared with it."""
+    """`fixed`: the method with its known faults mended; `paper`: its formulas; `authors`: their code."""
+    variant: Annotated[tuple[Variant, ...], BeforeValidator(_listed)] = Field(
+        default=("fusegen",), min_length=1
+    )
+    """The method, its ablations and rivals; the first is the result, the others are compared with it."""
     task: Task
     """The task."""
     plms: tuple[PlmSpec, ...] = Field(min_length=1)
@@ -249,7 +251,9 @@ class FusegenConfig(Strict):
             raise ValueError(f"plms must have different names, got {', '.join(names)}")
         for plm in self.plms:
             if plm.engine.kind == "recorded" and plm.engine.path is None:
-                raise ValueError(f"plm {plm.name}: its recorded engine needs a path, or give generations.path")
+                raise ValueError(
+                    f"plm {plm.name}: its recorded engine needs a path, or give generations.path"
+                )
         if len(set(self.variant)) < len(self.variant):
             raise ValueError("variant names each method once")
         return self

@@ -28,8 +28,10 @@ class Source(Strict):
     """Column of the second sentence of a pair task."""
     label: str = "label_name"
     """Column of the label."""
-    label_names: dict[str, str] = {}
+    label_names: dict[str, str] = Field(default_factory=dict)
     """What the values of the label column are called in the task; the values themselves when empty."""
+    marked: dict[str, str] = Field(default_factory=dict)
+    """Texts that contain a key get its label instead of the one in the column."""
     limit: int | None = Field(default=None, ge=1)
     """Read at most so many rows."""
 
@@ -89,7 +91,9 @@ class Task(Strict):
         for label in self.labels:
             for form in ("zero_shot", "feedback"):
                 if not getattr(label, form).rstrip(" ").endswith('"'):
-                    raise ValueError(f"label {label.name}: the {form} prompt must end in an open double quote")
+                    raise ValueError(
+                        f"label {label.name}: the {form} prompt must end in an open double quote"
+                    )
         if self.pair != any("<C>" in label.zero_shot for label in self.labels):
             raise ValueError("a pair task has the slot <C> in its prompts, and only a pair task has it")
         if self.pair and self.contexts is None:
