@@ -41,9 +41,10 @@ def personalised(
     labels: ArrayLike,
     owner: ArrayLike,
     k: int,
-    usefulness: ArrayLike | None = None,
-    *,
     size: int,
+    *,
+    n_classes: int,
+    usefulness: ArrayLike | None = None,
     pool: int = 40,
     rng_seed: int,
 ) -> Indices:
@@ -52,7 +53,7 @@ def personalised(
     `p` (K, n) are the probabilities of the labels asked for, `owner` (n,) the model that wrote a sample,
     `usefulness` (n,) is higher for better samples (for instance minus influence; None: the gap itself).
     Samples of k are left out. The gap of a sample is the mean probability of the other K - 1 models minus
-    that of m_k; samples on whose label all others agree (each gives it at least 1/2) while m_k does not come
+    that of m_k; samples whose label all others hold for likelier than chance, 1 / C, while m_k does not, come
     first. Of the `pool` first ones the `size` most useful are taken, the labels in turn.
     """
     values, asked = np.asarray(p, np.float64), np.asarray(labels)
@@ -60,7 +61,7 @@ def personalised(
         raise ValueError("personalised feedback needs at least two models")
     others = np.delete(values, k, axis=0)
     gap = others.mean(axis=0) - values[k]
-    lacking = (others.min(axis=0) >= 0.5) & (values[k] < 0.5)
+    lacking = (others.min(axis=0) > 1 / n_classes) & (values[k] <= 1 / n_classes)
     foreign = np.flatnonzero(np.asarray(owner) != k)
     first = foreign[np.lexsort((-gap[foreign], ~lacking[foreign]))]
     worth = gap if usefulness is None else np.asarray(usefulness, np.float64)

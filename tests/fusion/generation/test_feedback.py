@@ -57,30 +57,35 @@ def gaps(n=40):
 
 def test_personalised_shots_are_what_only_this_model_gets_wrong():
     p, labels, owner = gaps()
-    chosen = personalised(p, labels, owner, 0, size=8, pool=10, rng_seed=0)
+    chosen = personalised(p, labels, owner, 0, 8, n_classes=2, pool=10, rng_seed=0)
     assert set(chosen) <= set(range(10, 20))
     assert np.bincount(labels[chosen]).tolist() == [4, 4]
 
 
 def test_personalised_shots_never_come_from_the_model_itself():
     p, labels, owner = gaps()
-    assert set(owner[personalised(p, labels, owner, 2, size=8, rng_seed=0)]) == {1}
-    assert len(personalised(p, labels, np.full(40, 2), 2, size=8, rng_seed=0)) == 0
+    assert set(owner[personalised(p, labels, owner, 2, 8, n_classes=2, rng_seed=0)]) == {1}
+    assert len(personalised(p, labels, np.full(40, 2), 2, 8, n_classes=2, rng_seed=0)) == 0
 
 
 def test_personalised_shots_are_the_most_useful_of_the_pool():
     p, labels, owner = gaps()
     useful = np.zeros(40)
     useful[[10, 11, 12, 13, 30]] = 1
-    assert set(personalised(p, labels, owner, 0, useful, size=4, pool=10, rng_seed=1)) == {10, 11, 12, 13}
+    assert set(personalised(p, labels, owner, 0, 4, n_classes=2, usefulness=useful, pool=10, rng_seed=1)) == {
+        10,
+        11,
+        12,
+        13,
+    }
 
 
 def test_samples_on_which_the_others_disagree_come_last():
     p = np.array([[0.4, 0.0], [0.6, 1.0], [0.6, 0.4]])
-    assert personalised(p, [0, 0], [1, 1], 0, size=1, pool=1, rng_seed=0).tolist() == [0]
+    assert personalised(p, [0, 0], [1, 1], 0, 1, n_classes=2, pool=1, rng_seed=0).tolist() == [0]
 
 
 def test_personalised_feedback_with_one_model_is_refused_and_with_one_class_works():
     with pytest.raises(ValueError, match="two models"):
-        personalised([[0.5]], [0], [0], 0, size=1, rng_seed=0)
-    assert len(personalised(np.full((2, 9), 0.5), [1] * 9, [1] * 9, 0, size=4, rng_seed=0)) == 4
+        personalised([[0.5]], [0], [0], 0, 1, n_classes=2, rng_seed=0)
+    assert len(personalised(np.full((2, 9), 0.5), [1] * 9, [1] * 9, 0, 4, n_classes=2, rng_seed=0)) == 4
