@@ -83,6 +83,9 @@ class Stm(ABC, Generic[E, S]):
     """
 
     kind: ClassVar[str]
+    on_epoch: Callable[[int, float], None] | None = None
+    """Called by `fit` after each epoch, from 1, with its mean weighted loss; the model can be probed then.
+    Only `full` has epochs."""
 
     def __init__(self, spec: S, labels: Sequence[str], seed: int) -> None:
         """Prepare an untrained model; `StmError` for fewer than two or repeated labels."""

@@ -18,7 +18,7 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from actors.stms.base import FloatArray, IntArray, Matrix, Stm, StmError, softmax, write_json
-from actors.stms.regression import fit_softmax
+from actors.stms.regression import as_linear, fit_softmax
 from configs.schema.stm import LinearStm
 
 WEIGHTS, VOCABULARY = "model.safetensors", "vocabulary.json"
@@ -104,12 +104,3 @@ class LinearModel(Stm[Bags, LinearStm]):
         self._vectorizer = self._new_vectorizer({word: column for column, word in enumerate(words)})
         self._vectorizer.idf_ = tensors["idf"]
         self._weight, self._bias = tensors["weight"], tensors["bias"]
-
-
-def as_linear(weight: FloatArray, bias: FloatArray) -> torch.nn.Linear:
-    """Return a float64 `nn.Linear` with W (C, d) and b (C,)."""
-    layer = torch.nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64)
-    with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(weight))
-        layer.bias.copy_(torch.from_numpy(bias))
-    return layer

@@ -6,6 +6,7 @@ and one that is absent gets zero weights and a bias that makes its probability n
 """
 
 import numpy as np
+import torch
 from sklearn.linear_model import LogisticRegression
 
 from actors.stms.base import FloatArray, IntArray, Matrix
@@ -31,3 +32,12 @@ def fit_softmax(
     bias = np.full(n_classes, intercept.min() + ABSENT)
     matrix[model.classes_], bias[model.classes_] = coef, intercept
     return matrix, bias
+
+
+def as_linear(weight: FloatArray, bias: FloatArray) -> torch.nn.Linear:
+    """Return a float64 `nn.Linear` with W (C, d) and b (C,)."""
+    layer = torch.nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weight))
+        layer.bias.copy_(torch.from_numpy(bias))
+    return layer
