@@ -1,0 +1,133 @@
+"""Training windows: a task's prompt, zero-shot or with shots, and a text of the label that it asks for.
+
+A model trained on `prompt + text + quote + end` continues a prompt like any larger one and stops. In feedback
+windows the shots mostly resemble the text (nearest by TF-IDF among a random pool, both labels alike), so that
+the model learns to take up what its shots speak of; a text nearly equal to the target is never its shot, so
+that it does not learn to copy.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+from tokenizers import Tokenizer
+
+from configs.schema.pretrain import Windows
+from configs.schema.task import Task
+from fusion.generation.prompts import feedback, zero_shot
+from jobs.pretraining.corpus import Row
+
+BLOCK = 256
+POOL = 4096
+NEAREST = 24
+TOO_NEAR = 0.8
+
+
+@dataclass(frozen=True)
+class Window:
+    """Token ids, and for each whether it is learned (the text, shots of the own voice, quote and end)."""
+
+    ids: list[int]
+    learned: list[bool]
+
+
+class WindowSource:
+    """Draws windows from the texts of one author and, for shots, of others; endless and seeded."""
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        company: Sequence[Row],
+        task: Task,
+        form: Windows,
+        tokenizer: Tokenizer,
+        positions: int,
+        seed: int,
+    ) -> None:
+        """`rows` are learned; shots come from `rows` and `company`; longer windows than `positions` lose shots."""
+        self._rows, self._texts = rows, [text for text, _ in (*rows, *company)]
+        self._label = np.array([label for _, label in (*rows, *company)])
+        self._labels = {label.name: label for label in task.labels}
+        self._task, self._form, self._tokenizer, self._positions = task, form, tokenizer, positions
+        self._random = np.random.default_rng(seed)
+        self._vectors = TfidfVectorizer(sublinear_tf=True, min_df=2, max_df=0.2).fit_transform(self._texts)
+
+    def __iter__(self) -> Iterator[Window]:
+        while True:
+            order = self._random.permutation(len(self._rows))
+            for start in range(0, len(order), BLOCK):
+                yield from self._block(order[start : start + BLOCK])
+
+    def _block(self, targets: np.ndarray) -> Iterator[Window]:
+        own, foreign = len(self._rows), len(self._texts) - len(self._rows)
+        pools = [self._random.choice(own, min(POOL, own), replace=False)]
+        if foreign:
+            pools.append(own + self._random.choice(foreign, min(POOL, foreign), replace=False))
+        near = [(self._vectors[targets] @ self._vectors[pool].T).toarray() for pool in pools]
+        for place, target in enumerate(targets):
+            if self._random.random() >= self._form.feedback:
+                yield self._zero_shot(target)
+            else:
+                yield self._feedback(target, self._shots(target, pools, [rows[place] for rows in near]))
+
+    def _shots(self, target: int, pools: list[np.ndarray], near: list[np.ndarray]) -> list[int]:
+        """Indices of one to `shots` texts, small numbers more often."""
+        most = self._form.shots
+        count = int(self._random.integers(1, most + 1)) if self._random.random() < 0.5 else 1 + most // 4
+        similar = self._random.random() < self._form.similar
+        taken: list[int] = []
+        for _ in range(count):
+            which = int(len(pools) > 1 and self._random.random() < self._form.foreign)
+            pool, score = pools[which], near[which]
+            allowed = (score < TOO_NEAR) & (pool != target) & ~np.isin(pool, taken)
+            if similar:
+                allowed &= self._label[pool] == self._random.choice(list(self._labels))
+                best = np.argsort(-score * allowed, kind="stable")[:NEAREST]
+                allowed &= np.isin(np.arange(len(pool)), best)
+            if allowed.any():
+                taken.append(int(pool[self._random.choice(np.flatnonzero(allowed))]))
+        return taken
+
+    def _zero_shot(self, target: int) -> Window:
+        return self._joined([(zero_shot(self._labels[self._rows[target][1]].zero_shot), False)], target)
+
+    def _feedback(self, target: int, shots: list[int]) -> Window:
+        """The window of `feedback(...)`, cut into learned and given pieces; shots go while it is too long."""
+        asked = self._labels[self._rows[target][1]].feedback
+        prefix, lines = self._task.shot_prefix, "\n" * self._task.blank_lines
+        pieces: list[tuple[str, bool]] = []
+        for shot in shots:
+            pieces += [(prefix, False), (self._texts[shot] + "\n", shot < len(self._rows))]
+        prompt = feedback(
+            [self._texts[shot] for shot in shots], prefix, asked, blank_lines=self._task.blank_lines
+        )
+        pieces.append((lines + asked if shots else asked, False))
+        if "".join(piece for piece, _ in pieces) != prompt:
+            raise ValueError("the pieces of a window must add up to the prompt of the task")
+        window = self._joined(pieces, target)
+        return (
+            window if len(window.ids) <= self._positions or not shots else self._feedback(target, shots[:-1])
+        )
+
+    def _joined(self, pieces: list[tuple[str, bool]], target: int) -> Window:
+        """Tokenised as one string, as prompts will be; a token is learned if its last character is."""
+        pieces = [*pieces, (self._rows[target][0] + '"', True)]
+        flags = np.repeat([flag for _, flag in pieces], [len(piece) for piece, _ in pieces])
+        encoded = self._tokenizer.encode("".join(piece for piece, _ in pieces), add_special_tokens=False)
+        learned = [bool(flags[end - 1]) for _, end in encoded.offsets]
+        ids = [*encoded.ids, self._tokenizer.token_to_id("</s>")]
+        return Window(ids[: self._positions], [*learned, True][: self._positions])
+
+
+def batches(windows: Iterator[Window], tokens: int, random: np.random.Generator) -> Iterator[list[Window]]:
+    """Batches of windows of like length, at most `tokens` with padding, from blocks sorted by length."""
+    while True:
+        block = sorted((next(windows) for _ in range(BLOCK)), key=lambda window: len(window.ids))
+        groups: list[list[Window]] = [[]]
+        for window in block:
+            if groups[-1] and len(window.ids) * (len(groups[-1]) + 1) > tokens:
+                groups.append([])
+            groups[-1].append(window)
+        for place in random.permutation(len(groups)):
+            yield groups[place]
