@@ -173,23 +173,26 @@ class RoundOfWriting:
 
     def _available(self, plm: str, counts: list[int]) -> list[int]:
         """Of `counts` requests per label, those that a replayed PLM can still answer."""
-        writers, need = self.tools.writers, self.needs[plm]
-        writers.start()
-        if plm in writers.failed:
-            return counts
-        asked = self.chain.of(self.chain.asked, plm)
-        actor = writers.replicas[plm][0]
-        have = ray.get(
-            [
-                actor.available.remote(self.number, label, self.shots is None, asked[label], need.sent[label])
-                for label in range(self.chain.labels)
-            ]
-        )
-        if not need.by_label:
-            counts = [need.left] * self.chain.labels
-        return [
-            count if there is None else min(count, there) for count, there in zip(counts, have, strict=True)
-        ]
+        asked, sent = list(self.chain.of(self.chain.asked, plm)), list(self.needs[plm].sent)
+        spec = identity(next(p for p in self.config.plms if p.name == plm))
+        question = {
+            "plm": spec,
+            "seed": self.config.seed,
+            "round": self.number,
+            "zero_shot": self.shots is None,
+        }
+        step = self.tools.steps.run.step("available", {**question, "ordinals": asked, "indices": sent})
+        done = step.manifest
+        if done is None:
+            self.tools.writers.start()
+            if plm in self.tools.writers.failed:
+                return counts
+            actor = self.tools.writers.replicas[plm][0]
+            where = zip(range(self.chain.labels), asked, sent, strict=True)
+            calls = [actor.available.remote(self.number, la, self.shots is None, o, i) for la, o, i in where]
+            done = step.commit(requests=ray.get(calls))
+        have = done["requests"]
+        return [n if there is None else min(n, there) for n, there in zip(counts, have, strict=True)]
 
     def _wave(self, name: str, counts: dict[str, list[int]]) -> None:
         self.tools.board.asked(counts)

@@ -54,8 +54,8 @@ def filter_wave(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     """Judge a wave; write `records.parquet` (all) and `kept.parquet` (accepted: id, plm, round, label, text).
 
     `params`: wave (key of its generate step), chain (filter steps before it), task, rules, shots (key or
-    None), plms (names in order), room {plm: [per label] or one number for all labels}. Facts: per PLM the numbers
-    asked, kept per label, rejected by reason, tokens and seconds.
+    None), plms (names in order), room {plm: [per label] or one number for all labels}. Facts: per PLM the
+    numbers asked and kept per label, rejected by reason, tokens and seconds.
     """
     task = Task.model_validate(params["task"])
     judge = Filter(rules_of(FilterRules.model_validate(params["rules"]), task), _shots(run, params["shots"]))
