@@ -40,7 +40,7 @@ def beta(n: int, iterations: int, rule: Literal["paper", "authors"]) -> float:
 def swa_step(log_weights: Floats, proba: ArrayLike, labels: ArrayLike, beta: float) -> Floats:
     """One update of log weights (n,) by probabilities (n, C) for the labels asked for (n,): wrong samples
     (the label is not the argmax) fall by beta^(1 - p_y); the sum of the weights stays."""
-    p, y = np.asarray(proba, np.float64), np.asarray(labels)
+    p, y = np.asarray(proba, np.float64), np.asarray(labels, np.int64)
     if not np.isfinite(p).all():
         raise ValueError("probabilities must be finite numbers")
     wrong = p.argmax(axis=1) != y
@@ -69,7 +69,7 @@ def self_boost(
 ) -> Weighting:
     """SWA: `iterations` times train, judge, update. With `patience`, stop after so many iterations in a row
     in which the share right did not exceed its best; the weights updated last are returned."""
-    y = np.asarray(labels)
+    y = np.asarray(labels, np.int64)
     log_weights = np.full(len(y), log(initial))
     factor = beta(max(len(y), 1), iterations, beta_rule)
     history: list[Mapping[str, Any]] = []
@@ -103,7 +103,7 @@ def sungen(
     with `outer_rate` moves the logits of the weights, gradients clipped to norm `clip`. Weights start at
     sigmoid(0).
     """
-    y = np.asarray(labels)
+    y = np.asarray(labels, np.int64)
     rng = np.random.default_rng(seed)
     logits = torch.zeros(len(y), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([logits], lr=outer_rate)
