@@ -15,7 +15,7 @@ __all__ = ["Stm", "StmError", "create", "load"]
 def create(spec: AnySpec, labels: Sequence[str], seed: int, cache: str | None = None) -> Stm[Any, Any]:
     """Return the untrained model that `spec` describes, with these classes; all randomness is `seed`'s.
 
-    `cache` is the folder that `actors.encoder.embed_once` filled, of use to `head` only.
+    `cache` is the folder that `actors.vectors.embed_once` filled, of use to `head` only.
     """
     if spec.kind == "linear":
         from actors.stms.linear import LinearModel

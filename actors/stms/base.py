@@ -11,15 +11,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
 from configs.schema.stm import FullStm, HeadStm, LinearStm, StmSpec
+
+if TYPE_CHECKING:
+    import torch
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -125,7 +127,7 @@ class Stm(ABC, Generic[E, S]):
         """Return W (C, d) and b (C,) of the last layer."""
 
     @abstractmethod
-    def probe(self, encoded: E) -> tuple[torch.nn.Module, Callable[[IntArray], torch.Tensor]]:
+    def probe(self, encoded: E) -> "tuple[torch.nn.Module, Callable[[IntArray], torch.Tensor]]":
         """Return the trained network and a function from text indices (m,) to its logits (m, C).
 
         Gradients flow from the logits to the network's parameters; dropout is off.

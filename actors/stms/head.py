@@ -1,7 +1,7 @@
 """`head`: softmax regression on the pooled vectors of a frozen encoder.
 
 Vectors are standardised by the mean and deviation of the training texts, so that one regularisation suits
-every encoder. They come from the cache that `actors.encoder.embed_once` fills, as far as it has them.
+every encoder. They come from the cache that `actors.vectors.embed_once` fills, as far as it has them.
 The encoder itself is not saved: `stm.json` names it.
 """
 
@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-from actors.encoder import Encoder, Vectors, read_vectors
+from actors.encoder import Encoder
 from actors.stms.base import FloatArray, IntArray, Stm, StmError, check_finite, softmax
 from actors.stms.regression import as_linear, fit_softmax
+from actors.vectors import Vectors, read_vectors
 from configs.schema.stm import HeadStm
 
 WEIGHTS = "model.safetensors"

@@ -9,10 +9,9 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import torch
 from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -20,6 +19,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from actors.stms.base import FloatArray, IntArray, Matrix, Stm, StmError, softmax, write_json
 from actors.stms.regression import as_linear, fit_softmax
 from configs.schema.stm import LinearStm
+
+if TYPE_CHECKING:
+    import torch
 
 WEIGHTS, VOCABULARY = "model.safetensors", "vocabulary.json"
 
@@ -87,8 +89,10 @@ class LinearModel(Stm[Bags, LinearStm]):
         """Return W (C, d) and b (C,)."""
         return self._weight, self._bias
 
-    def probe(self, encoded: Bags) -> tuple[torch.nn.Module, Callable[[IntArray], torch.Tensor]]:
+    def probe(self, encoded: Bags) -> "tuple[torch.nn.Module, Callable[[IntArray], torch.Tensor]]":
         """Return the regression as a float64 `nn.Linear`; rows become dense only for the texts asked for."""
+        import torch
+
         layer = as_linear(self._weight, self._bias)
         return layer, lambda indices: layer(torch.from_numpy(encoded.rows[indices].toarray()))
 

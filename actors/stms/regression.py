@@ -5,11 +5,15 @@ depends on nothing but the data. scikit-learn knows only the classes it sees; he
 and one that is absent gets zero weights and a bias that makes its probability negligible but not zero.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from sklearn.linear_model import LogisticRegression
 
 from actors.stms.base import FloatArray, IntArray, Matrix
+
+if TYPE_CHECKING:
+    import torch
 
 ABSENT = -30.0
 """Bias of an absent class relative to the lowest of the others: its probability is below 1e-13."""
@@ -34,8 +38,10 @@ def fit_softmax(
     return matrix, bias
 
 
-def as_linear(weight: FloatArray, bias: FloatArray) -> torch.nn.Linear:
+def as_linear(weight: FloatArray, bias: FloatArray) -> "torch.nn.Linear":
     """Return a float64 `nn.Linear` with W (C, d) and b (C,)."""
+    import torch
+
     layer = torch.nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weight))
