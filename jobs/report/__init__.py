@@ -1,0 +1,101 @@
+"""The report of a FuseGen run: one HTML page, made from the run directory alone.
+
+    facts.py    contents of the run directory
+    texts.py    texts with their provenance: shots and examples
+    tables.py   rows of the tables
+    words.py    numbers, names and sentences
+    plots.py    figures, drawn by matplotlib; drawing.py makes them part of the page
+    templates/  the page: no script, no font, no picture from elsewhere
+
+The page is the same, byte for byte, for the same files. What a run does not have (evaluation data, weights,
+a second PLM, an end) leaves out its section.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from cluster.storage import Run, Storage
+from configs.schema.base import ConfigError
+from jobs.report import plots, tables, texts, words
+from jobs.report.facts import Facts
+
+PAGE = "report.html"
+SECTIONS = (
+    ("result", "Result", "scores"),
+    ("rounds", "Rounds", "rounds"),
+    ("samples", "Samples", "rejections"),
+    ("map", "Map of the texts", "map"),
+    ("pairs", "Who learns from whom", "pairs"),
+    ("habits", "Diversity", "habits"),
+    ("weights", "Weights", "weights"),
+    ("shots", "Shots", "shots"),
+    ("examples", "Example texts", "examples"),
+    ("cost", "Cost and time", "costs"),
+)
+"""Anchor and title of each section, and the part of the page without which it is left out."""
+
+
+def write(run_uri: str, output: str | None) -> str:
+    """Write the page of a run to `output`, or into the run directory; returns its path.
+
+    ConfigError when the directory is no run or holds no results yet.
+    """
+    run = Run(run_uri)
+    if not run.exists("run.json"):
+        raise ConfigError(f"{run_uri}: not a run directory (it has no run.json)")
+    if not run.exists("summary.json"):
+        raise ConfigError(f"{run_uri}: holds no results yet; start the job, or wait for its first round")
+    report = run.read_json("report.json") if run.exists("report.json") else None
+    page = render(run.read_json("summary.json"), report, run.read_json("run.json")).encode()
+    if output is None:
+        run.write_bytes(PAGE, page)
+        return f"{run_uri.rstrip('/')}/{PAGE}"
+    folder, _, name = output.rpartition("/")
+    Storage(folder or ".").write_bytes(name, page)
+    return output
+
+
+def render(summary: Mapping[str, Any], report: Mapping[str, Any] | None, record: Mapping[str, Any]) -> str:
+    """The page.
+
+    `summary` and `report` are the values of `summary.json` and `report.json` (None while the run is not
+    done); `record` is that of `run.json`, with `config`, `version` and `inputs`.
+    """
+    config = record["config"]
+    facts = Facts(summary, report or {}, config)
+    environment = Environment(
+        loader=PackageLoader("jobs.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= words.FILTERS
+    parts = {
+        "scores": tables.scores(facts),
+        "rounds": tables.rounds(facts),
+        "rejections": tables.rejections(facts),
+        "pairs": tables.pairs(facts),
+        "habits": tables.habits(facts),
+        "weights": tables.weights(facts),
+        "shots": texts.shots(facts),
+        "examples": texts.examples(facts),
+        "costs": tables.costs(facts),
+    }
+    figures = plots.draw(facts)
+    return environment.get_template("page.html.j2").render(
+        summary=summary,
+        config=config,
+        record=record,
+        facts=facts,
+        plots=figures,
+        sections=[(anchor, title) for anchor, title, part in SECTIONS if (figures | parts)[part]],
+        outcome=words.outcome(facts),
+        notes=words.notes(facts),
+        **parts,
+        yaml=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100),
+    )

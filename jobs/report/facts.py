@@ -1,0 +1,57 @@
+"""What the page is made of: the contents of a run directory, and how they are read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+NOT_JUDGED = ("error", "exhausted", "surplus")
+"""Statuses of requests whose text was never judged."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Contents of the run directory; `report` is empty while the run is not done."""
+
+    summary: Mapping[str, Any]
+    report: Mapping[str, Any]
+    config: Mapping[str, Any]
+
+    @property
+    def plms(self) -> list[str]:
+        """Names of the PLMs, in the order of the configuration."""
+        return list(self.summary["plms"])
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes, by class id."""
+        return [label["name"] for label in self.config["task"]["labels"]]
+
+    @property
+    def final(self) -> Mapping[str, Any]:
+        """Scores of the result; empty without evaluation data."""
+        return self.summary.get("final") or {}
+
+    @property
+    def baselines(self) -> Mapping[str, Any]:
+        """Scores of what the result is compared with."""
+        return self.summary.get("baselines") or {}
+
+    @property
+    def rounds(self) -> list[Mapping[str, Any]]:
+        """What each round did."""
+        return list(self.summary.get("rounds") or [])
+
+    @property
+    def dropped(self) -> list[tuple[int, str, str]]:
+        """Round, PLM and reason of every PLM that was dropped."""
+        return [(r["round"], plm, why) for r in self.rounds for plm, why in (r.get("dropped") or {}).items()]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why texts were not accepted, commonest first; those that say nothing about the text come last."""
+        counts = self.summary["samples"].get("rejected") or {}
+        return sorted(counts, key=lambda name: (name in NOT_JUDGED, -counts[name], name))
+
+    def label(self, index: int) -> str:
+        """Name of a class."""
+        return self.labels[index] if 0 <= index < len(self.labels) else str(index)
