@@ -49,10 +49,8 @@ PLACEHOLDER = re.compile(
 REFUSAL = re.compile(
     r"\bas an? (?:ai\b|artificial intelligence|(?:large )?language model)"
     r"|\bi(?:['’]m| am) (?:just |only )?an? (?:ai\b|(?:large )?language model)"
-    r"|\bi(?:['’]m| am) (?:sorry|afraid),? (?:but )?(?:i|this request)\b[^.]{0,20}"
-    r"(?:\bcan(?:no|['’])?t\b|\bcannot\b|\bunable\b|\bwon['’]t\b|\bgoes against\b)"
     r"|\bi (?:can(?:no|['’])?t|can not|cannot|am unable to|am not able to|won['’]t) "
-    r"(?:fulfil|comply|assist with|help with|(?:provide|generate|create|write|produce) "
+    r"(?:fulfil|comply|proceed|assist with|help (?:you )?with|(?:provide|generate|create|write|produce) "
     r"(?:a|an|any|content|that|this|such|negative|positive|text)\b)",
     re.IGNORECASE,
 )

@@ -28,7 +28,7 @@ FREQUENT = 4
 class Neighbours:
     """Sets of non-negative integers under a Jaccard threshold in (0, 1]; set i is the i-th one added.
 
-    Sets have at most 65535 elements. Postings are linked lists inside two arrays, about 1 kB per text of 50
+    Sets have at most 65535 elements. Postings are linked lists inside two arrays, about 1.3 kB per text of 40
     words in all.
     """
 

@@ -96,7 +96,12 @@ def test_brackets_that_people_write_are_no_slots(aside):
 
 @pytest.mark.parametrize(
     "phrase",
-    ["As an AI language model, I", "I'm sorry, but I can't", "I cannot generate content of", "I am an AI"],
+    [
+        "As an AI language model, I",
+        "I'm sorry, but I can't help with that:",
+        "I cannot generate content of",
+        "I am an AI",
+    ],
 )
 def test_refusals_are_rejected(phrase):
     assert status(f'{phrase} {TEN}"') == "refusal"
@@ -110,6 +115,8 @@ def test_refusals_are_rejected(phrase):
         "I cannot recommend this film",
         "as an aimless drama",
         "I can't give it less than",
+        "I'm sorry, but I can't stand",
+        "I can't help but",
     ],
 )
 def test_reviewers_may_be_sorry(phrase):

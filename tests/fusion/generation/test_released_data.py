@@ -48,7 +48,7 @@ def features(texts, known):
 
 
 def fit(x, y, steps, weights=None):
-    """Gradient descent with rate 5 and L2 1e-3 (not on the bias) from zero; p(class 1) by `predict`."""
+    """Gradient descent from zero, rate 5, L2 1e-3 (not on the bias); weights are divided by their mean."""
     theta, bias, transposed = np.zeros(x.shape[1]), 0.0, x.T.tocsr()
     scale = np.ones(len(y)) if weights is None else weights / weights.mean()
     for _ in range(steps):
@@ -100,7 +100,7 @@ def test_pair_matrix_of_the_surrogate(rows, models):
         [58.3, 66.6, 70.7, 59.2, 79.0, 65.6],
         [62.5, 81.8, 87.0, 66.5, 61.5, 86.4],
     ]
-    assert_allclose(100 * np.array(matrix), expected, atol=0.31)
+    assert_allclose(100 * np.array(matrix), expected, atol=0.06)
 
 
 def test_variability_of_the_surrogate(rows, models):
@@ -109,13 +109,13 @@ def test_variability_of_the_surrogate(rows, models):
     pooled, y = [text for part in texts for text in part], np.concatenate(labels)
     p = np.array([predict(features(pooled, known), *model) for known, model in models[200]])
     d = variability(np.where(y == 1, p, 1 - p))
-    assert_allclose(np.quantile(d, [0, 0.25, 0.5, 0.75, 1]), [0.045, 0.122, 0.154, 0.188, 0.326], atol=2e-3)
+    assert_allclose(np.quantile(d, [0, 0.25, 0.5, 0.75, 1]), [0.045, 0.122, 0.154, 0.188, 0.326], atol=6e-4)
     owner = np.repeat(PLMS, 200)
     chosen = owner[candidates(d, 40, 0.5)]
     low, high = Counter(chosen[:20]), Counter(chosen[20:])
-    assert low["flan-t5-xl"] == pytest.approx(6, abs=1)
-    assert low["chatglm3-6b-base"] == pytest.approx(6, abs=1)
-    assert high["llama-2-7b-chat-hf"] == pytest.approx(13, abs=1)
+    assert low["flan-t5-xl"] == 6
+    assert low["chatglm3-6b-base"] == 6
+    assert high["llama-2-7b-chat-hf"] == 13
 
 
 def test_self_boosting_confirms_itself_on_the_surrogate(rows):
@@ -130,8 +130,8 @@ def test_self_boosting_confirms_itself_on_the_surrogate(rows):
     result = self_boost(judge, y, iterations=30, beta_rule="authors", patience=4)
     assert len(result.history) == 5
     shares = [entry["share_ok"] for entry in result.history]
-    assert_allclose(shares, [0.773, 0.756, 0.739, 0.731, 0.721], atol=2e-3)
+    assert_allclose(shares, [0.773, 0.756, 0.739, 0.731, 0.721], atol=6e-4)
     assert result.history[-1]["min_weight"] < 0.004
     falling = [100 * (part < 0.25).mean() for part in np.split(result.weights, 6)]
-    assert_allclose(falling, [43, 13, 7, 37, 42, 33], atol=1.5)
-    assert 1 - result.history[-1]["survivors"] == pytest.approx(0.29, abs=0.01)
+    assert_allclose(falling, [43, 13, 7, 37, 42, 33], atol=0.6)
+    assert 1 - result.history[-1]["survivors"] == pytest.approx(0.29, abs=0.006)
