@@ -56,6 +56,7 @@ STYLE: dict[Any, Any] = {
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "path.simplify": False,
+    "text.parse_math": False,
 }
 UNIT = 72.0
 """Units per inch, so that font sizes are in the units of the figure."""

@@ -1,9 +1,12 @@
 """What the page is made of: the contents of a run directory, and how they are read."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+RECORD_ID = re.compile(r"(?P<plm>.+)-r(?P<round>\d+)-l(?P<label>\d+)-\d+")
+"""What the id of a record says about it."""
 NOT_JUDGED = ("error", "exhausted", "surplus")
 """Statuses of requests whose text was never judged."""
 

@@ -91,16 +91,8 @@ def _rounds(facts: Facts) -> Drawn | None:
         axes.annotate(
             share(value), (at, value), (0, 8), textcoords="offset points", ha="center", weight="bold"
         )
-    axes.axhline(facts.final["accuracy"], color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    axes.annotate(
-        f"result {share(facts.final['accuracy'])}",
-        (1, facts.final["accuracy"]),
-        (0, 4),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        ha="right",
-        fontsize=10,
-    )
+    if facts.final:
+        _level(axes, facts.final["accuracy"])
     axes.set_xticks(x, [f"{row['round']}\n{count(row['total'])}" for row in rows])
     axes.set_xlabel("round, and texts so far")
     axes.set_ylabel("accuracy on real texts")
@@ -108,6 +100,19 @@ def _rounds(facts: Facts) -> Drawn | None:
     plain(axes, x=False)
     _numbers(axes, "y", lambda value: share(value, 2))
     return figure, f"Accuracy by round: {', '.join(share(value) for value in y)}"
+
+
+def _level(axes: Axes, accuracy: float) -> None:
+    """A dashed line at the accuracy of the result."""
+    axes.axhline(accuracy, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.annotate(
+        f"result {share(accuracy)}",
+        (1, accuracy),
+        (0, 4),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="right",
+    )
 
 
 def _samples(facts: Facts) -> Drawn | None:

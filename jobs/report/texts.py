@@ -1,15 +1,12 @@
 """Texts that the page shows, with their provenance."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.report.facts import Facts
+from jobs.report.facts import RECORD_ID, Facts
 from jobs.report.words import reason
-
-RECORD_ID = re.compile(r"(?P<plm>.+)-r(?P<round>\d+)-l(?P<label>\d+)-\d+")
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ def _example(facts: Facts, row: Mapping[str, Any]) -> Sample:
         ("id", row.get("id")),
         ("seed", row.get("seed")),
         ("prompt", row.get("prompt_hash")),
-        ("shots", _shot_note(row)),
+        ("shots", _shot_note(facts, row)),
     )
     details = tuple((name, str(value)) for name, value in named if value not in (None, ""))
     text = row.get("text") or row.get("raw") or ""
@@ -88,7 +85,13 @@ def _example(facts: Facts, row: Mapping[str, Any]) -> Sample:
     return Sample(text, badge, facts.label(row["label"]), row["plm"], row.get("round"), details, of)
 
 
-def _shot_note(row: Mapping[str, Any]) -> str | None:
-    if "shot_ids" not in row:
-        return None
-    return row["shot_ids"] or "none (zero-shot)"
+def _shot_note(facts: Facts, row: Mapping[str, Any]) -> str | None:
+    """The shots in the prompt: where they are shown, or their ids."""
+    ids = row.get("shot_ids")
+    if not ids:
+        return None if ids is None else "none (zero-shot)"
+    for entry in facts.report.get("shots") or []:
+        for group in entry["sets"]:
+            if [shot["id"] for shot in group["shots"]] == ids.split():
+                return f"the {len(group['shots'])} chosen after round {entry['round']}"
+    return str(ids)

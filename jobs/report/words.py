@@ -1,10 +1,10 @@
 """Numbers, names and sentences of the page."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jobs.report.facts import Facts
+from jobs.report.facts import RECORD_ID, Facts
 
 SIGNIFICANT = 0.05
 NOTABLE = 0.01
@@ -171,7 +171,7 @@ def _models(facts: Facts) -> str:
 
 def notes(facts: Facts) -> list[tuple[str, str]]:
     """What a reader should know before trusting the numbers: (text, anchor of the section)."""
-    return [*_comparisons(facts), *_losses(facts), *_weighting(facts)]
+    return [*_comparisons(facts), *_losses(facts), *_feedback(facts), *_weighting(facts)]
 
 
 def _comparisons(facts: Facts) -> list[tuple[str, str]]:
@@ -205,6 +205,26 @@ def _losses(facts: Facts) -> list[tuple[str, str]]:
         short = listed([f"{plm} by {count(n)}" for plm, n in shortfall.items()])
         found.append((f"Fewer than the {wanted} texts wanted per PLM: {short}.", "samples"))
     return found
+
+
+def _feedback(facts: Facts) -> list[tuple[str, str]]:
+    one_sided = [
+        entry["round"]
+        for entry in facts.report.get("shots") or []
+        if any(len(group["shots"]) > 1 and len(_labels(group["shots"])) == 1 for group in entry["sets"])
+    ]
+    if not one_sided:
+        return []
+    rounds = listed([str(number) for number in one_sided])
+    when = f"round {rounds}" if len(one_sided) == 1 else f"rounds {rounds}"
+    return [
+        (f"After {when}, all shots of a prompt were texts asked for with one and the same label.", "shots")
+    ]
+
+
+def _labels(shots: Sequence[Mapping[str, str]]) -> set[str | None]:
+    origins = [RECORD_ID.fullmatch(shot["id"]) for shot in shots]
+    return {origin["label"] if origin else None for origin in origins}
 
 
 def _weighting(facts: Facts) -> list[tuple[str, str]]:
