@@ -79,6 +79,8 @@ class Coordinator:
             report.progress(outcomes)
         self.writers.stop()
         self.board.enter("training the final model and what it is compared with")
+        for outcome in outcomes.values():
+            method.embed(outcome, config.stm.final)
         calls = fusegen.baseline_calls(method, outcomes)
         models = dict(zip(calls, self.steps.do(list(calls.values())), strict=True))
         result = models[config.variant[0]]

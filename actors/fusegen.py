@@ -15,6 +15,7 @@ from actors.steps.runner import Call, Done, Steps, resources_of
 from actors.writing import Chain, Round, RoundOfWriting, Tools, Writers
 from configs.schema.base import identity
 from configs.schema.fusegen import FusegenConfig
+from configs.schema.stm import StmSpec
 from fusion.generation.schedule import sizes
 
 TRAIN = "actors.steps.training:train"
@@ -93,8 +94,15 @@ class Fusegen:
         }
         return Call("train", TRAIN, params, resources_of(spec))
 
+    def embed(self, outcome: Outcome, spec: StmSpec) -> None:
+        """Have the texts of a variant embedded where the model needs vectors."""
+        if spec.kind == "head":
+            params = {"chain": list(outcome.chain.keys), "stm": identity(spec)}
+            self.steps.one(Call("embed", "actors.steps.embedding:embed", params, {"num_cpus": 0.1}))
+
     def _train(self, config: FusegenConfig, outcome: Outcome) -> None:
         """One model per PLM, each scoring all samples, and one on all samples, side by side."""
+        self.embed(outcome, self.config.stm.rounds)
         share = config.selection.held_out
         writing = [plm.name for plm in config.plms if sum(outcome.chain.of(outcome.chain.kept, plm.name))]
         calls = [self.train_call(p, outcome, plms=[p], held_out=share, score=True) for p in writing]

@@ -175,7 +175,8 @@ class _Chooser:
             self.pool.labels[among],
             [order.get(owner, -1) for owner in self.pool.owners[among]],
             order[plm],
-            size=self.rules.shots,
+            self.rules.shots,
+            n_classes=len(self.params["labels"]),
             pool=self.rules.candidates,
             rng_seed=self._seed("pick", plm),
         )

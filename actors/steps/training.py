@@ -38,7 +38,7 @@ def train(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
         return {**facts, "skipped": "fewer than two labels among its samples"}
     weights = _weights(run, params["weights"], table.column("id"))
     texts = np.array(table.column("text").to_pylist(), dtype=object)
-    model = stms.create(stm_spec(params["stm"]), params["labels"], params["seed"])
+    model = stms.create(stm_spec(params["stm"]), params["labels"], params["seed"], vector_cache(run))
     mine = model.encode(list(texts[chosen]), learn=True)
     model.fit(mine, labels[chosen], None if weights is None else weights[chosen])
     save(model, step, params["card"])
@@ -46,6 +46,11 @@ def train(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
         proba = model.predict_proba(model.encode(list(texts)))
         step.files.write_table(PROBABILITIES, probability_table(table.column("id"), proba))
     return facts
+
+
+def vector_cache(run: Run) -> str:
+    """Where the run keeps vectors of texts, for models of kind `head`."""
+    return f"{run.uri}/vectors"
 
 
 def save(model: Any, step: Step, card: str) -> None:  # noqa: ANN401

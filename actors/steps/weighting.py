@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from actors import stms
 from actors.steps.data import read_kept
-from actors.steps.training import stm_spec
+from actors.steps.training import stm_spec, vector_cache
 from cluster.storage import Run, Step
 from configs.schema.fusegen import Weights
 from fusion.generation import reweighting
@@ -26,7 +26,7 @@ def weigh(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
         table = table.filter(pa.compute.is_in(table["plm"], pa.array(params["plms"])))
     labels = table.column("label").to_numpy().astype(np.int64)
     settings = Weights.model_validate(params["weights"])
-    model = stms.create(stm_spec(params["stm"]), params["labels"], params["seed"])
+    model = stms.create(stm_spec(params["stm"]), params["labels"], params["seed"], vector_cache(run))
     encoded = model.encode(table.column("text").to_pylist(), learn=True)
     method = _swa if settings.kind == "swa" else _sungen
     weights, facts = method(model, encoded, labels, settings, params["seed"])
