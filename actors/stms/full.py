@@ -1,7 +1,7 @@
 """`full`: any Hugging Face sequence classifier, fine-tuned.
 
 A plain loop: texts are tokenised once, batches hold texts of similar length and are padded to their
-longest, weighted cross-entropy, AdamW without weight decay. Every `fit` starts from the same checkpoint
+longest, weighted cross-entropy, Adam at a constant rate. Every `fit` starts from the same checkpoint
 and the same random head (`seed`), with the same batches and dropout (`seed`). The forward pass may run in
 bfloat16, weights and optimiser stay float32.
 """
@@ -81,11 +81,7 @@ class FullModel(Stm[Tokens, FullStm]):
 
     def _train(self, encoded: Tokens, targets: torch.Tensor, weights: torch.Tensor) -> None:
         spec, rng = self.spec, np.random.default_rng(self.seed)
-        steps = spec.epochs * -(-len(encoded) // spec.batch_size)
-        optimizer = torch.optim.AdamW(
-            self._model.parameters(), lr=spec.learning_rate, weight_decay=0.0, fused=True
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._rate(step, steps))
+        optimizer = torch.optim.Adam(self._model.parameters(), lr=spec.learning_rate, fused=True)
         for epoch in range(1, spec.epochs + 1):
             self._model.train()
             total = torch.zeros((), device=self._device)
@@ -95,7 +91,6 @@ class FullModel(Stm[Tokens, FullStm]):
                 loss.backward()
                 optimizer.step()
                 optimizer.zero_grad()
-                schedule.step()
                 total += loss.detach() * len(batch)
             self._model.eval()
             self._finish_epoch(epoch, float(total) / len(encoded))
@@ -105,12 +100,6 @@ class FullModel(Stm[Tokens, FullStm]):
             raise StmError(f"training diverged in epoch {epoch}: the loss is {loss}; lower learning_rate")
         if self.on_epoch is not None:
             self.on_epoch(epoch, loss)
-
-    def _rate(self, step: int, steps: int) -> float:
-        warmup = self.spec.warmup * steps
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        return (steps - step) / (steps - warmup) if self.spec.decay else 1.0
 
     def _logits(self, encoded: Tokens, batch: IntArray) -> torch.Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):

@@ -20,7 +20,7 @@ def test_kind_chooses_the_model():
         {"kind": "linear", "epochs": 3},
         {"kind": "linear", "ngrams": [2, 1]},
         {"kind": "linear", "c": 0},
-        {"kind": "full", "warmup": 1.0},
+        {"kind": "full", "epochs": 0},
         {"kind": "full", "dtype": "float16"},
         {"kind": "head", "pooling": "max"},
     ],

@@ -132,13 +132,6 @@ def test_a_class_without_texts_keeps_its_column():
     assert model.predict_proba(encoded).shape == (16, 3)
 
 
-def test_learning_rate_rises_and_falls():
-    model = create(FullStm(warmup=0.25, decay=True), LABELS, 0)
-    rates = [model._rate(step, 8) for step in range(8)]
-    np.testing.assert_allclose(rates, [1 / 3, 2 / 3, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
-    assert create(FullStm(), LABELS, 0)._rate(7, 8) == 1
-
-
 def test_training_texts_are_cut_shorter_than_others():
     model = create(FullStm(max_length=8, eval_max_length=12), LABELS, 0)
     long = ["film " * 50]
