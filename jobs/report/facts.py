@@ -25,6 +25,11 @@ class Facts:
         return list(self.summary["plms"])
 
     @property
+    def replayed(self) -> list[str]:
+        """PLMs whose texts were recorded elsewhere."""
+        return [plm["name"] for plm in self.config["plms"] if plm["engine"]["kind"] == "recorded"]
+
+    @property
     def labels(self) -> list[str]:
         """Names of the classes, by class id."""
         return [label["name"] for label in self.config["task"]["labels"]]

@@ -150,7 +150,7 @@ def weights(facts: Facts) -> list[tuple[str, Mapping[str, float]]]:
 
 def costs(facts: Facts) -> dict[str, Any] | None:
     """Per PLM requests, tokens, seconds and money, with their sum; whether any tokens and prices are
-    known; the PLMs that were replayed."""
+    known."""
     found = facts.summary.get("costs") or facts.report.get("plms") or {}
     rows = [{"plm": plm, **found[plm]} for plm in facts.plms if plm in found]
     if not rows:
@@ -159,5 +159,4 @@ def costs(facts: Facts) -> dict[str, Any] | None:
     total = {name: sum(row.get(name) or 0 for row in rows) for name in names}
     counted = total["prompt_tokens"] + total["completion_tokens"] > 0
     priced = any(row.get("cost") is not None for row in rows)
-    replayed = [plm["name"] for plm in facts.config["plms"] if plm["engine"]["kind"] == "recorded"]
-    return {"rows": rows, "total": total, "priced": priced, "counted": counted, "replayed": replayed}
+    return {"rows": rows, "total": total, "priced": priced, "counted": counted}

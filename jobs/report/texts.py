@@ -14,7 +14,7 @@ class Sample:
     """One text as the page shows it."""
 
     text: str
-    badge: str
+    badge: str | None
     label: str
     plm: str
     round: int | None
@@ -49,9 +49,9 @@ def _mix(samples: list[Sample]) -> str:
 def _shot(facts: Facts, shot: Mapping[str, str]) -> Sample:
     origin = RECORD_ID.fullmatch(shot["id"])
     if origin is None:
-        return Sample(shot["text"], "shot", "unknown", "unknown", None, (("id", shot["id"]),))
+        return Sample(shot["text"], None, "unknown", "unknown", None, (("id", shot["id"]),))
     label = facts.label(int(origin["label"]))
-    return Sample(shot["text"], "shot", label, origin["plm"], int(origin["round"]), (("id", shot["id"]),))
+    return Sample(shot["text"], None, label, origin["plm"], int(origin["round"]), (("id", shot["id"]),))
 
 
 def examples(facts: Facts) -> list[dict[str, Any]]:

@@ -287,6 +287,7 @@ def test_figures_take_their_colours_from_the_style_sheet_and_keep_their_text(pag
     figures = re.findall(r"<svg .*?</svg>", page, flags=re.DOTALL)
     for figure in figures:
         assert "#0a0" not in figure
+        assert "#ffffff" not in figure
         assert 'role="img" aria-label="' in figure
     assert any(">flan-t5-xl</text>" in figure for figure in figures)
     used = set(re.findall(r"var\((--\w+)\)", page))
@@ -431,6 +432,7 @@ def test_shots_of_a_single_label_are_pointed_out() -> None:
 
 def test_replayed_plms_are_not_sold_as_fast(page: str) -> None:
     assert "replayed from recorded generations" in _text(page)
+    assert "Replayed PLMs have not seen them" in _text(page)
     engine = {"kind": "transformers", "model": "gpt2"}
     plms = [{**plm, "engine": engine} for plm in _config()["plms"]]
     assert "replayed" not in _text(report.render(_summary(), _report(), _record(plms=plms)))
