@@ -97,10 +97,6 @@ class CrashJournal:
         try:
             yield
         finally:
-            self.forget(work)
-
-    def forget(self, work: str) -> None:
-        """Clear the count of `work`, and the folder when nothing else is in it."""
-        (self._folder / work).unlink(missing_ok=True)
-        if self._folder.is_dir() and not any(self._folder.iterdir()):
-            self._folder.rmdir()
+            (self._folder / work).unlink(missing_ok=True)
+            if not any(self._folder.iterdir()):
+                self._folder.rmdir()

@@ -82,8 +82,8 @@ class Plm:
         """Answer a block of requests; error completions for all if it raised or killed the process twice."""
         engine = self._engine
         block = blake2b("\n".join(request.id for request in requests).encode(), digest_size=16).hexdigest()
+        # The count stays after giving up: the next block may kill the process before this answer is through.
         if self._journal.crashes(block) >= MAX_CRASHES:
-            self._journal.forget(block)
             return failed(requests, f"gave up: the process died {MAX_CRASHES} times on this block")
         started = time.perf_counter()
         with self._journal.working_on(block):

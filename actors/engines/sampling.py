@@ -11,8 +11,8 @@ from torch import Tensor
 from configs.schema.plm import Sampling
 from fusion.generation.debias import self_debias
 
-HEAD = 1024
-"""Tokens that are ranked first; the nucleus seldom reaches further, and ranking all is slow."""
+RANKED = (128, 1024)
+"""How many tokens are ranked before all are: nuclei are mostly small, and ranking a vocabulary is slow."""
 
 
 def uniforms(seed: int, count: int) -> Tensor:
@@ -50,13 +50,18 @@ def likeliest(p: Tensor, top_k: int, top_p: float) -> Tensor:
 
 def _nucleus_threshold(p: Tensor, top_p: float) -> Tensor:
     """(n, 1) smallest probability in the smallest set of likeliest tokens that sums to at least `top_p`."""
-    ranked = p.topk(min(HEAD, p.shape[-1])).values
-    total = ranked.cumsum(-1)
-    if ranked.shape[-1] < p.shape[-1] and bool((total[:, -1] < top_p).any()):
-        ranked = p.sort(-1, descending=True).values
-        total = ranked.cumsum(-1)
-    last = (total < top_p).sum(-1, keepdim=True).clamp(max=ranked.shape[-1] - 1)
-    return ranked.gather(-1, last)
+    threshold = p.new_zeros(len(p), 1)
+    left = torch.arange(len(p), device=p.device)
+    everything = p.shape[-1]
+    for size in (*RANKED, everything):
+        ranked = p[left].topk(min(size, everything)).values
+        last = (ranked.cumsum(-1) < top_p).sum(-1, keepdim=True)
+        found = (last[:, 0] < ranked.shape[-1]) | (ranked.shape[-1] == everything)
+        threshold[left[found]] = ranked.gather(-1, last.clamp(max=ranked.shape[-1] - 1))[found]
+        left = left[~found]
+        if not len(left):
+            break
+    return threshold
 
 
 def draw(p: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from actors.engines.base import Completion, DeviceLostError, EngineError, Request
-from actors.failover import ExpertError, call_with_failover
+from actors.failover import ExpertError
 from actors.plm import Generated, Plm, generate_block, start_plm, wait_ready
 from configs.schema.plm import PlmSpec, RecordedEngine, Sampling
 
@@ -199,30 +199,6 @@ def test_actor_without_room_stays_pending_until_its_time_is_up(ray_session):
             await wait_ready(handle, huge)
 
     asyncio.run(run())
-
-
-def test_calls_are_repeated_until_they_pass():
-    from ray.exceptions import ActorUnavailableError, PendingCallsLimitExceeded
-
-    failures = [ActorUnavailableError("restarting", None), PendingCallsLimitExceeded("full")]
-
-    async def call() -> str:
-        if failures:
-            raise failures.pop()
-        return "done"
-
-    assert asyncio.run(call_with_failover(call, deadline_s=10, first_delay_s=0.01)) == "done"
-    assert not failures
-
-
-def test_calls_that_never_pass_end_at_the_deadline():
-    from ray.exceptions import ActorUnavailableError
-
-    async def call() -> str:
-        raise ActorUnavailableError("restarting", None)
-
-    with pytest.raises(ExpertError, match=r"no answer within 0\.1 s: .* is unavailable: restarting"):
-        asyncio.run(call_with_failover(call, deadline_s=0.1, first_delay_s=0.01))
 
 
 def test_engine_error_is_kept_and_raised_by_every_method():

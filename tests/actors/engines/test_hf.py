@@ -1,8 +1,12 @@
 """Writing with models of the library transformers."""
 
+import asyncio
 import json
+import os
 import random
 import shutil
+import signal
+import time
 from dataclasses import replace
 
 import pytest
@@ -12,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from actors.engines import hf
 from actors.engines.base import Completion, EngineError, Request, load_engine
 from actors.engines.sampling import likeliest, uniforms
+from actors.plm import generate_block, start_plm
 from configs.schema.plm import PlmSpec, Sampling, SelfDebias, TransformersEngine
 
 PROMPT = 'The movie review in positive sentiment is: "'
@@ -255,3 +260,44 @@ def test_a_gpu_that_is_not_there_is_said(llama, monkeypatch):
     spec = TransformersEngine(model=str(llama), device="cuda")
     with pytest.raises(EngineError, match="no GPU"):
         hf.Transformers(spec)
+
+
+@pytest.mark.ray
+def test_killed_in_the_middle_it_writes_the_same_texts(ray_session, llama, tmp_path):
+    import ray
+
+    spec = PlmSpec(
+        name="p",
+        engine=TransformersEngine(model=str(llama), device="cpu"),
+        sampling=Sampling(max_new_tokens=80, min_new_tokens=80),
+        num_cpus=0.5,
+        request_timeout_s=120,
+    )
+    begun = tmp_path / "begun"
+
+    def watched(spec, labels, seed):
+        engine = load_engine(spec, labels, seed)
+        decode = engine._completion
+
+        def completion(row, prompt_tokens):
+            with begun.open("a") as log:
+                log.write(f"{os.getpid()}\n")
+            time.sleep(0.05)  # the block must still be in work when the signal arrives
+            return decode(row, prompt_tokens)
+
+        engine._completion = completion
+        return engine
+
+    async def run() -> None:
+        (handle,) = start_plm(spec, ("a", "b"), 0, load=watched)
+        pending = asyncio.ensure_future(generate_block(handle, many(20), spec))
+        async with asyncio.timeout(100):
+            while not begun.exists():
+                await asyncio.sleep(0.01)
+        os.kill(int(begun.read_text().split()[0]), signal.SIGKILL)
+        answered = await pending
+        assert len(set(begun.read_text().split())) == 2
+        assert answered.completions == load(llama).generate(many(20), spec.sampling)
+        ray.kill(handle)
+
+    asyncio.run(run())

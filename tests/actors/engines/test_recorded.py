@@ -46,7 +46,7 @@ def engine(path: str, name: str = "a", labels=LABELS, run_seed: int = 0, **field
     return load_engine(PlmSpec(name=name, engine=RecordedEngine(path=path, **fields)), labels, run_seed)
 
 
-def ask(engine, round_: int, label: int, index: int, ordinal: int, zero_shot: bool):  # noqa: PLR0917
+def ask(engine, round_: int, label: int, index: int, ordinal: int, zero_shot: bool):
     request = Request("id", "two words", 5, label, round_, index, ordinal, zero_shot)
     (completion,) = engine.generate([request], Sampling())
     return completion

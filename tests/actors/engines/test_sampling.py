@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from actors.engines import sampling as drawing
 from actors.engines.sampling import distribution, draw, likeliest, uniforms
 from configs.schema.plm import Sampling, SelfDebias
 
@@ -25,14 +24,15 @@ def test_top_k_comes_first_and_top_p_sees_what_it_left():
     assert likeliest(P, 9, 1).tolist() == P.tolist()
 
 
-def test_a_flat_distribution_looks_beyond_the_first_ranks():
-    n = 4 * drawing.HEAD
-    flat = torch.arange(1, n + 1, dtype=torch.float64)[None]
-    p = flat / flat.sum()
-    kept = likeliest(p, 0, 0.9)[0] > 0
-    least = int(kept.nonzero()[0])
-    assert kept[least:].all()
-    assert p[0, least:].sum() >= 0.9 > p[0, least + 1 :].sum()
+@pytest.mark.parametrize("n", [100, 128, 129, 1000, 5000])
+@pytest.mark.parametrize("top_p", [0.1, 0.5, 0.9, 0.999])
+def test_wide_nuclei_are_found_beyond_the_first_ranks(n, top_p):
+    p = torch.randn(9, n, generator=torch.Generator().manual_seed(n), dtype=torch.float64).softmax(-1)
+    for row, kept in zip(p, likeliest(p, 0, top_p), strict=True):
+        ranked = row.sort(descending=True).values
+        size = int((ranked.cumsum(0) < top_p).sum()) + 1
+        assert kept.count_nonzero() == size
+        assert kept.sum() >= top_p > kept.sum() - ranked[size - 1]
 
 
 def test_rows_are_cut_apart_from_each_other():
