@@ -71,12 +71,11 @@ class Coordinator:
     def _run(self) -> dict[str, Any]:
         started = time.time()
         config = self.config
-        method = fusegen.Fusegen(config, self.steps, self.writers, self.board)
         report = outputs.Outputs(config, self.run_store, self.steps, started)
-        outcomes = {}
+        method = fusegen.Fusegen(config, self.steps, self.writers, self.board, report.progress)
         for name in config.variant:
-            outcomes[name] = method.variant(name, every_round=name == config.variant[0])
-            report.progress(outcomes)
+            method.variant(name, every_round=name == config.variant[0])
+        outcomes = method.outcomes
         self.writers.stop()
         self.board.enter("training the final model and what it is compared with")
         for outcome in outcomes.values():

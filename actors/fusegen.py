@@ -7,6 +7,7 @@ Variants (rivals and ablations) run through the same code with other switches. S
 they depend on, so whatever two variants have in common is done once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +40,16 @@ class Outcome:
 class Fusegen:
     """Runs the variants of one configuration."""
 
-    def __init__(self, config: FusegenConfig, steps: Steps, writers: Writers, board: Board) -> None:
+    def __init__(
+        self,
+        config: FusegenConfig,
+        steps: Steps,
+        writers: Writers,
+        board: Board,
+        after_round: Callable[[dict[str, "Outcome"]], object],
+    ) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+        self.after_round = after_round
         self.config, self.steps, self.writers, self.board = config, steps, writers, board
         self.labels = list(config.task.label_names)
         self.judge = identity(config.stm.rounds)
@@ -49,7 +59,7 @@ class Fusegen:
         """Run one variant up to its weights; `every_round` trains models even where no shots are chosen."""
         config = self.config.as_variant(name)
         tools = Tools(self.steps, self.writers, self.board)
-        outcome = Outcome(Chain(len(self.labels)))
+        outcome = self.outcomes[name] = Outcome(Chain(len(self.labels)))
         samples = config.samples
         shots: str | None = None
         targets = sizes(samples.per_plm, samples.initial, samples.rounds, exact_end=samples.exact_end)
@@ -58,6 +68,7 @@ class Fusegen:
             self.board.enter(f"{name}: round {number} of {samples.rounds}: writing")
             writing = RoundOfWriting(config, tools, outcome.chain, number=number, target=target, shots=shots)
             outcome.rounds.append(writing.run())
+            self.after_round(self.outcomes)
             chooses = config.selection.feedback != "none" and not last
             if chooses or last or every_round:
                 self.board.enter(f"{name}: round {number} of {samples.rounds}: training")

@@ -27,6 +27,7 @@ class Outputs:
     def progress(self, outcomes: dict[str, Outcome]) -> dict[str, Any]:
         """Refresh `summary.json` with what is known so far."""
         summary = self._summary(outcomes, None)
+        summary["samples"]["shortfall"] = {}
         self.run.write_json("summary.json", {"status": "running", **summary})
         return summary
 

@@ -26,9 +26,6 @@ def drive(uri: str, config: FusegenConfig, session: Session) -> dict[str, Any]:
     try:
         with Progress(uri) as progress:
             return _follow(actor, progress)
-    except KeyboardInterrupt:
-        _stop(actor)
-        raise
     finally:
         ray.kill(actor)
         if session.local:
@@ -39,8 +36,8 @@ def _follow(actor: Any, progress: Progress) -> dict[str, Any]:  # noqa: ANN401
     crashes = 0
     running = actor.run.remote()
     while True:
-        ready, _ = ray.wait([running], timeout=REFRESH_S)
         try:
+            ready, _ = ray.wait([running], timeout=REFRESH_S)
             progress.show(ray.get(actor.view.remote(progress.seen), timeout=STOP_S))
             if ready:
                 summary: dict[str, Any] = ray.get(running)
@@ -49,6 +46,9 @@ def _follow(actor: Any, progress: Progress) -> dict[str, Any]:  # noqa: ANN401
             raise _reason(error) from error
         except GetTimeoutError:
             continue
+        except KeyboardInterrupt:
+            _stop(actor, running)
+            raise
         except RayActorError as error:
             crashes += 1
             if crashes > CRASHES:
@@ -67,11 +67,11 @@ def _reason(error: RayTaskError) -> BaseException:
     )
 
 
-def _stop(actor: Any) -> None:  # noqa: ANN401
+def _stop(actor: Any, running: Any) -> None:  # noqa: ANN401
     """Give the coordinator time to reach a committed piece of work."""
     try:
         ray.get(actor.stop.remote(), timeout=STOP_S)
-        ray.wait([actor.run.remote()], timeout=STOP_S)
+        ray.wait([running], timeout=STOP_S)
     except (RayActorError, GetTimeoutError):
         return
 

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -68,7 +69,7 @@ def _open(uri: str, config: FusegenConfig, inputs: dict[str, str], *, start_over
     """The run directory, created or checked; the name it really has."""
     if start_over:
         uri = fresh(uri)
-    uri = uri if "://" in uri else str(locate(uri).absolute())
+    uri = uri if "://" in uri else str(Path(uri).absolute())
     Run.open(uri, identity(config), inputs, __version__)
     return uri
 

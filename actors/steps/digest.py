@@ -53,7 +53,7 @@ def digest(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     held = held_out(table.column("id").to_pylist(), owners.tolist(), params["held_out"])
     value = {
         "labels": params["labels"],
-        "cartography": _cartography(params, table, labels, owners, proba),
+        "cartography": _cartography(run, params, table, labels, owners, proba),
         "pair_matrix": _pairs(proba, labels, owners, held),
         "label_agreement": _agreement(proba, labels, owners),
         "weights": _weight_stats(weights, owners) if weights is not None else None,
@@ -79,6 +79,7 @@ def _rng(params: dict[str, Any], what: str) -> np.random.Generator:
 
 
 def _cartography(
+    run: Run,
     params: dict[str, Any],
     table: pa.Table,
     labels: NDArray[np.int64],
@@ -96,8 +97,10 @@ def _cartography(
         for mine in [owners == plm]
         if mine.any()
     }
-    chosen = np.sort(_rng(params, "points").permutation(len(labels))[:POINTS])
     ids = table.column("id").to_pylist()
+    drawn = _rng(params, "points").permutation(len(labels))[:POINTS]
+    shots = np.flatnonzero(np.isin(ids, sorted(_shot_ids(run, params["selections"]))))
+    chosen = np.union1d(drawn, shots)
     points = [
         {
             "id": ids[i],
@@ -108,7 +111,7 @@ def _cartography(
         }
         for i in chosen
     ]
-    return {"points": points, "shares": shares}
+    return {"points": points, "shares": shares, "ambiguous_from": cartography.AMBIGUOUS_FROM}
 
 
 def _pairs(
@@ -196,6 +199,10 @@ def _shots(run: Run, selections: Sequence[str | None]) -> list[dict[str, Any]]:
             unique.setdefault(signature, {"for": [], "shots": shots})["for"].append(plm)
         rounds.append({"round": number, "sets": list(unique.values())})
     return rounds
+
+
+def _shot_ids(run: Run, selections: Sequence[str | None]) -> set[str]:
+    return {shot["id"] for of in _shots(run, selections) for group in of["sets"] for shot in group["shots"]}
 
 
 def _examples(

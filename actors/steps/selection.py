@@ -136,7 +136,7 @@ class _Chooser:
         if self.rules.pool == "random" or self.variability is None:
             return np.sort(np.random.default_rng(self._seed("pool", owner)).permutation(among)[:size])
         margin = self.rules.confidence_margin
-        groups = self.pool.labels * len(self.params["plms"]) + self._owner_ids()
+        groups = self._groups()
         chosen = cartography.candidates(
             self.variability[among],
             size,
@@ -144,13 +144,19 @@ class _Chooser:
             confidence=None if margin is None else self.pool.right.mean(axis=0)[among],
             n_classes=len(self.params["labels"]),
             margin=margin or 0.0,
-            groups=groups[among] if self.rules.balance else None,
+            groups=None if groups is None else groups[among],
         )
         return np.asarray(among[chosen])
 
-    def _owner_ids(self) -> Indices:
+    def _groups(self) -> Indices | None:
+        """Which samples take turns with which others."""
+        if self.rules.balance == "none":
+            return None
+        if self.rules.balance == "label":
+            return self.pool.labels
         order = {plm: position for position, plm in enumerate(self.params["plms"])}
-        return np.array([order[owner] for owner in self.pool.owners], dtype=np.int64)
+        owners = np.array([order[owner] for owner in self.pool.owners], dtype=np.int64)
+        return self.pool.labels * len(order) + owners
 
     def _scores(self, candidates: Indices) -> Floats:
         return scores_of(self.rules.influence, self.model, self.pool, candidates, self.validation)
@@ -162,8 +168,14 @@ class _Chooser:
             scores = np.full(len(candidates), np.nan)
             chosen = feedback.random_pick(len(candidates), size, rng_seed=self._seed("pick", owner))
         else:
-            scores = self._scores(candidates)
-            chosen = feedback.pick(scores, size, sign=self.rules.sign, rng_seed=self._seed("pick", owner))
+            scores, groups = self._scores(candidates), self._groups()
+            chosen = feedback.pick(
+                scores,
+                size,
+                sign=self.rules.sign,
+                groups=None if groups is None else groups[candidates],
+                rng_seed=self._seed("pick", owner),
+            )
         self._note(owner, candidates, scores, set(chosen.tolist()))
         return np.asarray(candidates[chosen])
 

@@ -50,6 +50,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "fixed": {},
     "paper": {
+        "selection": {"balance": "none"},
         "filter": {"word_count": "fields", "placeholders": False, "refusals": False, "copies": False,
                    "echoes": False, "duplicates": "off"},
         "samples": {"quota": "plm"},
@@ -58,7 +59,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "filter": {"word_count": "fields", "placeholders": False, "refusals": False, "copies": False,
                    "echoes": False, "duplicates": "off"},
         "samples": {"quota": "plm", "exact_end": False},
-        "selection": {"sign": "harmful", "freeze_shots": True},
+        "selection": {"balance": "none", "sign": "harmful", "freeze_shots": True},
         "weights": {"beta": "authors"},
     },
 }  # fmt: skip
@@ -141,8 +142,9 @@ class Selection(Strict):
     """Share of candidates on which the PLMs' models disagree most; the rest are those they agree on most."""
     confidence_margin: float | None = Field(default=None, ge=0, lt=1)
     """When given, candidates of low variability need a mean confidence above 1/C plus this."""
-    balance: bool = False
-    """Give every pair of PLM and label its share of the candidates."""
+    balance: Literal["none", "label", "plm_and_label"] = "label"
+    """Take candidates and shots from all labels (or all pairs of PLM and label) in turn: influence alone
+    tends to choose the texts of one label."""
     pick: Literal["influence", "random"] = "influence"
     """How the shots are chosen among the candidates."""
     influence: Literal["last_layer", "last_layer_hessian", "gradient_dot", "lissa", "tracin"] = "last_layer"

@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 EPSILON = 1e-9
+AMBIGUOUS_FROM = 0.25
+"""Least variability of a sample that counts as ambiguous: about half of what is possible."""
 
 
 def variability(p: ArrayLike) -> Floats:
@@ -40,7 +42,9 @@ class Shares:
     """Models agree that it is another label."""
 
 
-def shares(d: ArrayLike, conf: ArrayLike, n_classes: int, *, ambiguous_from: float = 0.15) -> Shares:
+def shares(
+    d: ArrayLike, conf: ArrayLike, n_classes: int, *, ambiguous_from: float = AMBIGUOUS_FROM
+) -> Shares:
     """The regions of the map: `ambiguous_from` is the least d of an ambiguous sample; below it, a sample with
     conf under 1 / C is hard. Zeros for an empty set."""
     high = np.asarray(d, float) >= ambiguous_from

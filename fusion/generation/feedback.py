@@ -13,12 +13,22 @@ Indices = NDArray[np.intp]
 PROGEN_POOL = 50
 
 
-def pick(scores: ArrayLike, size: int, *, sign: Literal["helpful", "harmful"], rng_seed: int) -> Indices:
-    """Indices of the `size` most negative (helpful) or most positive (harmful, the authors' code) scores."""
+def pick(
+    scores: ArrayLike,
+    size: int,
+    *,
+    sign: Literal["helpful", "harmful"],
+    groups: ArrayLike | None = None,
+    rng_seed: int,
+) -> Indices:
+    """Indices of the `size` most negative (helpful) or most positive (harmful, the authors' code) scores;
+    with `groups` (n,), for instance the labels, the groups take turns."""
     values = np.asarray(scores, np.float64)
     if not np.isfinite(values).all():
         raise ValueError("influence scores must be finite numbers")
     order = np.argsort(values if sign == "helpful" else -values, kind="stable")
+    if groups is not None:
+        order = _labels_in_turn(order, np.asarray(groups))
     return np.random.default_rng(rng_seed).permutation(order[:size])
 
 

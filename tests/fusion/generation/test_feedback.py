@@ -89,3 +89,9 @@ def test_personalised_feedback_with_one_model_is_refused_and_with_one_class_work
     with pytest.raises(ValueError, match="two models"):
         personalised([[0.5]], [0], [0], 0, 1, n_classes=2, rng_seed=0)
     assert len(personalised(np.full((2, 9), 0.5), [1] * 9, [1] * 9, 0, 4, n_classes=2, rng_seed=0)) == 4
+
+
+def test_groups_take_turns_in_a_pick():
+    scores, labels = [-5.0, -4.0, -3.0, -2.0, -1.0], [0, 0, 0, 1, 1]
+    assert set(pick(scores, 4, sign="helpful", rng_seed=1)) == {0, 1, 2, 3}
+    assert set(pick(scores, 4, sign="helpful", groups=labels, rng_seed=1)) == {0, 1, 3, 4}
