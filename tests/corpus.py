@@ -1,8 +1,8 @@
 """A small recorded corpus: three writers with habits of their own, readable sentences, and an evaluation set.
 
-Every text is drawn from seeded templates, so that it is the same on every machine; no two are alike or nearly
-alike, but two that are unfit. `critic` writes plainly, `fan` likes films so much that its negative texts are mild, and `grump` gives
-one text in five the words of the other label.
+Every text is drawn from seeded templates, so that it is the same on every machine. No two are alike, and two
+are unfit. `critic` writes plainly, `fan` says everything twice, and `grump` gives one text in five the words
+of the other label.
 """
 
 import json
@@ -133,6 +133,7 @@ def config(folder: Path, **changes: Any) -> dict[str, Any]:
         "samples": {"per_plm": 30, "initial": 10, "rounds": 2},
         "selection": {"candidates": 10, "shots": 3, "held_out": 0.2},
         "weights": {"iterations": 3},
+        "stm": {"rounds": {"kind": "linear", "c": 0.3}},
         "eval": {"path": str(folder / "eval.jsonl")},
     }
     return {**data, **changes}
