@@ -82,7 +82,8 @@ def _from_file(path: str) -> pa.Table:
                 return pq.read_table(file)
         with fs.open_input_stream(inner, compression="gzip" if path.endswith(".gz") else None) as stream:
             if path.endswith(".csv"):
-                return pacsv.read_csv(stream, parse_options=pacsv.ParseOptions(newlines_in_values=True))
+                whole = pa.BufferReader(stream.read().decode("utf-8").encode())
+                return pacsv.read_csv(whole, parse_options=pacsv.ParseOptions(newlines_in_values=True))
             if path.endswith((".jsonl", ".jsonl.gz", ".json.gz")):
                 return pa.Table.from_pylist(_json_lines(stream.read().decode("utf-8"), path))
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
