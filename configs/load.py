@@ -113,7 +113,9 @@ def _problem(problem: Any, where: list[str | int], model: type[BaseModel]) -> st
         return f"unknown key; allowed: {allowed}"
     if kind == "missing":
         return "missing, it must be given"
-    if kind in {"value_error", "union_tag_invalid", "union_tag_not_found"}:
+    if kind == "union_tag_not_found":
+        return f"kind is missing; allowed: {', '.join(sorted(_tags(_models_at(model, where))))}"
+    if kind in {"value_error", "union_tag_invalid"}:
         return message
     return f"{message[0].lower()}{message[1:]}, got {problem['input']!r}"
 
