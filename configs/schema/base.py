@@ -16,7 +16,9 @@ class ConfigError(Exception):
 class Strict(BaseModel):
     """Base of all configuration models."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
+    )
 
 
 def identity(value: Any) -> Any:  # noqa: ANN401

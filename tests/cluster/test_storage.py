@@ -1,8 +1,8 @@
 """Run storage: atomic files, steps, refusal of other configurations, leases, non-local filesystems."""
 
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -27,7 +27,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         stream.write(b"half")
         raise RuntimeError
     assert files.read_bytes("a/b.txt") == b"old"
-    assert os.listdir(tmp_path / "a") == ["b.txt"]
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.txt"]
 
 
 def test_files_that_are_being_written_are_not_listed(tmp_path):
@@ -62,7 +62,7 @@ def test_unreadable_files_are_one_clear_line(tmp_path):
         files.read_bytes("absent")
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
     files = Storage(str(tmp_path))
 

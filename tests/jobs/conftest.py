@@ -1,16 +1,57 @@
-"""The small corpus and the command line as a person uses it."""
+"""The small corpus, the command line as a person uses it, and jobs run in place."""
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
+from cluster.storage import Run
+from configs.schema.base import identity
+from configs.schema.fusegen import FusegenConfig
 from tests import corpus
 
 ROOT = Path(__file__).parents[2]
+TIMES = {"seconds", "tokens_per_second", "wall_seconds"}
+
+
+class CommandLine:
+    """`python -m jobs …` from a folder that is not the repository."""
+
+    def __init__(self, cwd: Path) -> None:
+        self.cwd = cwd
+
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        """Start a command."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "jobs", *map(str, arguments)],
+            cwd=self.cwd,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *arguments: object, timeout: float = 500) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        process = self.start(*arguments)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture(scope="session")
+def jobs(tmp_path_factory) -> CommandLine:
+    """The command line."""
+    return CommandLine(tmp_path_factory.mktemp("cwd"))
 
 
 @pytest.fixture(scope="session")
@@ -20,19 +61,88 @@ def tiny(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def jobs(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`python -m jobs …` from a folder that is not the repository."""
-    cwd = tmp_path_factory.mktemp("cwd")
+def address(ray_session) -> str:
+    """The address of the Ray cluster that all tests share."""
+    import ray
 
-    def run(*arguments: object, timeout: float = 500) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "jobs", *map(str, arguments)],
-            cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+    return str(ray.get_runtime_context().gcs_address)
 
+
+@pytest.fixture(scope="session")
+def finished(tiny, jobs, address, tmp_path_factory) -> Path:
+    """The directory of the small job, run by the command line without disturbance."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    done = jobs("fusegen", tiny / "job.yaml", "--run", run, "--address", address)
+    assert done.returncode == 0, done.stderr
     return run
+
+
+class Conducted:
+    """A run directory and what its job returned."""
+
+    def __init__(self, folder: Path, summary: dict[str, Any]) -> None:
+        self.folder, self.summary = folder, summary
+        self.run = Run(str(folder))
+
+    def steps(self, name: str) -> list[str]:
+        """Keys of the steps whose name contains `name`."""
+        return [key for key in self.run.names("steps") if name in key.rpartition("-")[0]]
+
+    def dataset(self) -> list[dict[str, Any]]:
+        """Rows of the published data set."""
+        rows: list[dict[str, Any]] = pq.read_table(self.folder / "dataset/train.parquet").to_pylist()
+        return rows
+
+    def records(self, key: str) -> list[dict[str, Any]]:
+        """Records of a filter step."""
+        rows: list[dict[str, Any]] = self.run.read_table(f"steps/{key}/records.parquet").to_pylist()
+        return rows
+
+    def shots(self, key: str) -> dict[str, list[list[str]]]:
+        """Ids of the shots of a selection, by PLM and label."""
+        shots = self.run.read_json(f"steps/{key}/feedback.json")["shots"]
+        return {plm: [[shot["id"] for shot in of] for of in labels] for plm, labels in shots.items()}
+
+
+@pytest.fixture
+def conduct(ray_session, tiny, tmp_path) -> Iterator[Callable[..., Conducted]]:
+    """Runs the small job, with changes, by a coordinator in this process."""
+    from actors.coordinator import Coordinator
+    from cluster.session import Session
+
+    def run(name: str = "run", **changes: Any) -> Conducted:
+        from configs.load import _expand
+
+        data = corpus.config(tiny, **changes)
+        _expand(data, "test", "task")
+        config = FusegenConfig.model_validate(data)
+        folder = tmp_path / name
+        Run.open(str(folder), identity(config), {}, "0")
+        return Conducted(folder, Coordinator(str(folder), config, Session(local=False, cpus=0)).run())
+
+    yield run
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Everything of a run that must be the same every time, by path: data set, model, weights, summary."""
+    paths = [*folder.glob("dataset/*"), *folder.glob("stm/*"), *folder.glob("steps/*/weights.parquet")]
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+    assert {"dataset/train.parquet", "stm/model.safetensors"} <= set(files)
+    assert any("weights.parquet" in name for name in files)
+    summary = timeless(json.loads((folder / "summary.json").read_text()))
+    return {**files, "summary": json.dumps(summary).encode()}
+
+
+def timeless(value: Any) -> Any:
+    """A JSON value without what measures time."""
+    if isinstance(value, dict):
+        return {key: timeless(item) for key, item in value.items() if key not in TIMES}
+    return [timeless(item) for item in value] if isinstance(value, list) else value
+
+
+def ids_of_chains(folder: Path) -> list[list[str]]:
+    """Per filter step the ids of its records."""
+    return [
+        pq.read_table(path, columns=["id"]).column("id").to_pylist()
+        for path in sorted(folder.glob("steps/*/records.parquet"))
+    ]

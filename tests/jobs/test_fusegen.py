@@ -1,0 +1,288 @@
+"""The FuseGen job from its configuration to its results, on a small recorded corpus."""
+
+import json
+import os
+import shutil
+import signal
+from collections import Counter
+from functools import partial
+
+import pytest
+
+from actors import writing
+from actors.board import Board
+from actors.engines.base import Completion, load_engine
+from actors.plm import start_plm
+from actors.steps import runner
+from actors.steps.runner import StepError
+from configs.schema.fusegen import VARIANTS
+from tests import corpus
+from tests.jobs.conftest import Conducted, ids_of_chains, results
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+SHORT = {"samples": {"per_plm": 20, "initial": 10, "rounds": 1}}
+
+
+@pytest.fixture
+def main(finished) -> Conducted:
+    """The undisturbed run of the command line."""
+    return Conducted(finished, json.loads((finished / "summary.json").read_text()))
+
+
+def test_the_summary_has_the_keys_that_scripts_rely_on(main):
+    summary = main.summary
+    assert (summary["job"], summary["task"], summary["seed"], summary["status"]) == (
+        "fusegen",
+        "movies",
+        5,
+        "done",
+    )
+    assert summary["seconds"] > 0
+    assert summary["final"]["n"] == 60
+    low, high = summary["final"]["ci95"]
+    assert 0.5 < low <= summary["final"]["accuracy"] <= high <= 1
+    assert set(summary["baselines"]) == {*corpus.PLMS, "union", "union_swa"}
+    for score in summary["baselines"].values():
+        assert 0 <= score["accuracy"] <= 1
+        assert 0 <= score["against_result"]["p_value"] <= 1
+    assert summary["samples"]["kept"] == 90
+    assert summary["samples"]["rejected"] == {"placeholder": 1, "short": 1}
+    assert [r["round"] for r in summary["rounds"]] == [0, 1, 2]
+    assert all(0 <= r["accuracy"] <= 1 for r in summary["rounds"])
+    assert summary["samples"]["shortfall"] == {}
+
+
+def test_every_plm_writes_its_samples_balanced_and_none_twice(main):
+    rows = main.dataset()
+    assert Counter((r["plm"], r["label_name"]) for r in rows) == {
+        (p, n): 15 for p in corpus.PLMS for n in corpus.LABELS
+    }
+    assert len({r["id"] for r in rows}) == len({r["text"] for r in rows}) == 90
+    assert Counter(r["round"] for r in rows) == {0: 30, 1: 30, 2: 30}
+    every = [i for ids in ids_of_chains(main.folder) for i in ids]
+    assert len(every) == len(set(every)) == main.summary["samples"]["asked"] == 92
+
+
+def test_texts_carry_the_label_that_was_asked_for(main):
+    recorded = {row["text"]: (row["plm"], row["label_name"]) for row in corpus.rows()}
+    for row in main.dataset():
+        assert recorded[row["text"]] == (row["plm"], row["label_name"])
+
+
+def test_a_rejected_text_leads_to_one_more_request(main):
+    assert len(main.steps("r0w1-generate")) == 1
+    (key,) = main.steps("r0w1-filter")
+    assert [(r["plm"], r["status"]) for r in main.records(key)] == [("critic", "kept")]
+
+
+def test_weights_have_mean_one_and_tell_samples_apart(main):
+    weights = [row["weight"] for row in main.dataset()]
+    assert sum(weights) == pytest.approx(90)
+    assert max(weights) > min(weights) >= 0
+
+
+def test_fact_17_shots_are_shared_by_all_and_differ_from_round_to_round(main):
+    selections = [r["selection"] for r in main.summary["rounds"]]
+    assert selections[2] is None
+    first, second = (main.shots(key) for key in selections[:2])
+    for shots in (first, second):
+        assert len({tuple(of) for labels in shots.values() for of in labels}) == 1
+    assert first != second
+    hashes = {
+        number: {r["prompt_hash"] for key in main.steps(f"r{number}w0-filter") for r in main.records(key)}
+        for number in range(3)
+    }
+    assert [len(h) for h in hashes.values()] == [2, 2, 2]
+    assert not hashes[1] & hashes[2]
+
+
+def test_the_same_job_elsewhere_gives_the_same_bytes(main, conduct):
+    again = conduct()
+    assert results(again.folder) == results(main.folder)
+    assert main.run.names("steps") == again.run.names("steps")
+
+
+def test_real_labels_appear_only_after_the_last_round(conduct, tmp_path, monkeypatch):
+    path, late = tmp_path / "late.jsonl", []
+    calls: list[tuple[bool, runner.Call]] = []
+    enter, do = Board.enter, runner.Steps.do
+
+    def write_at_last(board, phase):
+        if phase.startswith("evaluating"):
+            path.write_text("".join(json.dumps(row) + "\n" for row in corpus.evaluation(10)))
+            late.append(phase)
+        enter(board, phase)
+
+    def noted(steps, batch):
+        calls.extend((path.exists(), call) for call in batch)
+        return do(steps, batch)
+
+    monkeypatch.setattr(Board, "enter", write_at_last)
+    monkeypatch.setattr(runner.Steps, "do", noted)
+    done = conduct(**SHORT, eval={"path": str(path)})
+    assert late
+    assert done.summary["final"]["n"] == 10
+    knowing = {call.name for _, call in calls if str(path) in str(call.params)}
+    assert knowing == {"predict"}
+    assert all(exists for exists, call in calls if call.name == "predict")
+    assert not any(
+        exists for exists, call in calls if call.name in {"train", "weigh"} or "filter" in call.name
+    )
+
+
+def test_without_evaluation_data_nothing_is_measured(conduct):
+    done = conduct(**SHORT, eval=None)
+    assert (done.summary["final"], done.summary["baselines"]) == ({}, {})
+    assert done.steps("predict") == done.steps("compare") == []
+    assert len(done.dataset()) == 60
+
+
+def from_finished(main, tmp_path, name="run"):
+    """Take over the steps of the undisturbed run, as a cache."""
+    shutil.copytree(main.folder / "steps", tmp_path / name / "steps")
+    shutil.copy(main.folder / "run.json", tmp_path / name)
+
+
+def test_variants_share_what_they_have_in_common(main, conduct):
+    done = conduct(variant=["fusegen", "no_swa", "zerogen"])
+    mine, all_three = set(main.steps("-generate")), set(done.steps("-generate"))
+    assert mine <= all_three
+    assert [key for key in all_three - mine if key.startswith("r0")] == []
+    for key in all_three - mine:  # all of ZeroGen, none of the variant without weights
+        step = done.run.read_json(f"steps/{key}/manifest.json")
+        for file in step["files"]:
+            rows = done.run.read_table(f"steps/{key}/{file}").to_pylist()
+            assert all(row["shot_ids"] == "" for row in rows)
+    assert set(done.summary["baselines"]) >= {"no_swa", "zerogen", *(f"zerogen/{plm}" for plm in corpus.PLMS)}
+    assert done.summary["variants"]["no_swa"] == done.summary["variants"]["fusegen"]
+    assert len(done.steps("weigh")) == 1
+
+
+def test_all_variants_run_on_the_same_generations(conduct):
+    done = conduct(**SHORT, variant=list(VARIANTS), baselines={"plms": False, "union": False})
+    assert set(done.summary["variants"]) == set(VARIANTS)
+    assert {name: v["samples"]["kept"] for name, v in done.summary["variants"].items()} == dict.fromkeys(
+        VARIANTS, 60
+    )
+    assert set(done.summary["baselines"]) == set(VARIANTS) - {"fusegen"}
+    assert len(done.steps("r0w0-generate")) == 1
+
+
+def test_one_plm_alone_runs(conduct):
+    done = conduct(**SHORT, plms=[corpus.plm("critic")])
+    assert done.summary["samples"]["plms"] == {"critic": 20}
+    assert done.summary["rounds"][0]["selection"]
+    assert done.summary["final"]["accuracy"] > 0.5
+
+
+def test_without_rounds_everything_is_written_at_once(conduct):
+    done = conduct(samples={"per_plm": 20, "initial": 10, "rounds": 0})
+    assert [r["kept"] for r in done.summary["rounds"]] == [dict.fromkeys(corpus.PLMS, 20)]
+    assert done.steps("select") == []
+
+
+def test_the_authors_show_the_first_shots_for_ever(conduct):
+    done = conduct(preset="authors", baselines={"plms": False, "union": False}, eval=None)
+    first, second, last = (r["selection"] for r in done.summary["rounds"])
+    assert first == second
+    assert last is None
+    assert len(done.steps("select")) == 1
+    hashes = [
+        {r["prompt_hash"] for key in done.steps(f"r{number}w0-filter") for r in done.records(key)}
+        for number in (1, 2)
+    ]
+    assert hashes[0] == hashes[1]
+
+
+def test_a_shortfall_is_reported_and_never_padded(conduct):
+    done = conduct(samples={"per_plm": 200, "initial": 100, "rounds": 0}, eval=None)
+    samples = done.summary["samples"]
+    assert set(samples["shortfall"]) == set(corpus.PLMS)
+    for plm, kept in samples["plms"].items():
+        assert kept + samples["shortfall"][plm] == 200
+    texts = [row["text"] for row in done.dataset()]
+    assert len(texts) == len(set(texts)) == samples["kept"]
+
+
+@pytest.mark.parametrize("kind", ["head", "linear"])
+def test_other_models_for_rounds_and_result(conduct, kind):
+    done = conduct(**SHORT, stm={"rounds": {"kind": kind}, "final": {"kind": "linear"}}, eval=None)
+    assert done.summary["stm"] == {"rounds": kind, "final": "linear"}
+    assert len(done.dataset()) == 60
+
+
+def scripted(monkeypatch, behaviour):
+    """Let every engine replay, unless `behaviour(spec, request)` raises or kills."""
+
+    class Scripted:
+        def __init__(self, spec, labels, seed):
+            self.spec, self.engine = spec, load_engine(spec, labels, seed)
+
+        def generate(self, requests, sampling):
+            answers = self.engine.generate(requests, sampling)
+            return [behaviour(self.spec.name, r, a) for r, a in zip(requests, answers, strict=True)]
+
+        def available(self, *position):
+            return self.engine.available(*position)
+
+        def describe(self):
+            return self.engine.describe()
+
+    monkeypatch.setattr(writing, "start_plm", partial(start_plm, load=Scripted))
+
+
+def test_a_plm_that_always_fails_is_dropped_and_the_others_go_on(conduct, monkeypatch):
+    def behaviour(name, request, answer):
+        if name == "fan":
+            raise RuntimeError("out of ideas\nsecond line")
+        return answer
+
+    scripted(monkeypatch, behaviour)
+    done = conduct(**SHORT)
+    assert done.summary["samples"]["plms"] == {"critic": 20, "fan": 0, "grump": 20}
+    assert done.summary["samples"]["shortfall"] == {"fan": 20}
+    for record in done.summary["rounds"]:
+        assert set(record["dropped"]) == {"fan"}
+        assert "out of ideas" in record["dropped"]["fan"] or "failed before" in record["dropped"]["fan"]
+        assert "\n" not in record["dropped"]["fan"]
+    assert set(done.summary["baselines"]) == {"critic", "grump", "union", "union_swa"}
+    assert done.summary["final"]["accuracy"] > 0.5
+
+
+def test_a_poisonous_request_ends_as_error_rows_and_its_plm_goes_on(conduct, monkeypatch):
+    def behaviour(name, request, answer):
+        if request.id == "fan-r0-l1-0000002":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    scripted(monkeypatch, behaviour)
+    done = conduct(**SHORT)
+    errors = [row for key in done.steps("-filter") for row in done.records(key) if row["status"] == "error"]
+    assert "fan-r0-l1-0000002" in {row["id"] for row in errors}
+    assert {row["plm"] for row in errors} == {"fan"}
+    assert len(errors) == 4  # its block
+    assert all("died 2 times" in row["error"] for row in errors)
+    assert done.summary["samples"]["rejected"]["error"] == 4
+    assert done.summary["samples"]["plms"] == dict.fromkeys(corpus.PLMS, 20)
+    assert all(record["dropped"] == {} for record in done.summary["rounds"])
+
+
+def test_one_request_that_fails_spoils_nothing_else(conduct, monkeypatch):
+    def behaviour(name, request, answer):
+        if request.ordinal == 1 and name == "grump":
+            return Completion("", "error", error="too long for its context")
+        return answer
+
+    scripted(monkeypatch, behaviour)
+    done = conduct(**SHORT)
+    assert done.summary["samples"]["rejected"]["error"] == 2
+    assert done.summary["samples"]["plms"]["grump"] == 20
+
+
+def test_when_every_plm_fails_the_run_says_why(conduct, monkeypatch):
+    def behaviour(name, request, answer):
+        raise RuntimeError("out of ideas")
+
+    scripted(monkeypatch, behaviour)
+    with pytest.raises(StepError, match=r"round 0: no PLM wrote an acceptable text \(critic: .*out of ideas"):
+        conduct(**SHORT)
