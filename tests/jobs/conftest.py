@@ -21,17 +21,14 @@ TIMES = {"seconds", "tokens_per_second", "wall_seconds"}
 
 
 class CommandLine:
-    """`python -m jobs …` from a folder that is not the repository."""
-
-    def __init__(self, cwd: Path) -> None:
-        self.cwd = cwd
+    """`python -m jobs …` in the repository root."""
 
     def start(self, *arguments: object) -> subprocess.Popen[str]:
         """Start a command."""
         return subprocess.Popen(
             [sys.executable, "-m", "jobs", *map(str, arguments)],
-            cwd=self.cwd,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -49,9 +46,9 @@ class CommandLine:
 
 
 @pytest.fixture(scope="session")
-def jobs(tmp_path_factory) -> CommandLine:
+def jobs() -> CommandLine:
     """The command line."""
-    return CommandLine(tmp_path_factory.mktemp("cwd"))
+    return CommandLine()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 from collections import Counter
 from functools import partial
@@ -46,7 +45,7 @@ def test_the_summary_has_the_keys_that_scripts_rely_on(main):
         assert 0 <= score["accuracy"] <= 1
         assert 0 <= score["against_result"]["p_value"] <= 1
     assert summary["samples"]["kept"] == 90
-    assert summary["samples"]["rejected"] == {"placeholder": 1, "short": 1}
+    assert summary["samples"]["rejected"] == {"placeholder": 1, "short": 1, "surplus": 2}
     assert [r["round"] for r in summary["rounds"]] == [0, 1, 2]
     assert all(0 <= r["accuracy"] <= 1 for r in summary["rounds"])
     assert summary["samples"]["shortfall"] == {}
@@ -60,7 +59,7 @@ def test_every_plm_writes_its_samples_balanced_and_none_twice(main):
     assert len({r["id"] for r in rows}) == len({r["text"] for r in rows}) == 90
     assert Counter(r["round"] for r in rows) == {0: 30, 1: 30, 2: 30}
     every = [i for ids in ids_of_chains(main.folder) for i in ids]
-    assert len(every) == len(set(every)) == main.summary["samples"]["asked"] == 92
+    assert len(every) == len(set(every)) == main.summary["samples"]["asked"] == 94
 
 
 def test_texts_carry_the_label_that_was_asked_for(main):
@@ -69,10 +68,10 @@ def test_texts_carry_the_label_that_was_asked_for(main):
         assert recorded[row["text"]] == (row["plm"], row["label_name"])
 
 
-def test_a_rejected_text_leads_to_one_more_request(main):
+def test_a_rejected_text_leads_to_more_requests_at_the_yield_seen(main):
     assert len(main.steps("r0w1-generate")) == 1
     (key,) = main.steps("r0w1-filter")
-    assert [(r["plm"], r["status"]) for r in main.records(key)] == [("critic", "kept")]
+    assert [(r["plm"], r["status"]) for r in main.records(key)] == [("critic", "kept"), ("critic", "surplus")]
 
 
 def test_weights_have_mean_one_and_tell_samples_apart(main):
@@ -130,19 +129,6 @@ def test_real_labels_appear_only_after_the_last_round(conduct, tmp_path, monkeyp
     )
 
 
-def test_without_evaluation_data_nothing_is_measured(conduct):
-    done = conduct(**SHORT, eval=None)
-    assert (done.summary["final"], done.summary["baselines"]) == ({}, {})
-    assert done.steps("predict") == done.steps("compare") == []
-    assert len(done.dataset()) == 60
-
-
-def from_finished(main, tmp_path, name="run"):
-    """Take over the steps of the undisturbed run, as a cache."""
-    shutil.copytree(main.folder / "steps", tmp_path / name / "steps")
-    shutil.copy(main.folder / "run.json", tmp_path / name)
-
-
 def test_variants_share_what_they_have_in_common(main, conduct):
     done = conduct(variant=["fusegen", "no_swa", "zerogen"])
     mine, all_three = set(main.steps("-generate")), set(done.steps("-generate"))
@@ -175,12 +161,6 @@ def test_one_plm_alone_runs(conduct):
     assert done.summary["final"]["accuracy"] > 0.5
 
 
-def test_without_rounds_everything_is_written_at_once(conduct):
-    done = conduct(samples={"per_plm": 20, "initial": 10, "rounds": 0})
-    assert [r["kept"] for r in done.summary["rounds"]] == [dict.fromkeys(corpus.PLMS, 20)]
-    assert done.steps("select") == []
-
-
 def test_the_authors_show_the_first_shots_for_ever(conduct):
     done = conduct(preset="authors", baselines={"plms": False, "union": False}, eval=None)
     first, second, last = (r["selection"] for r in done.summary["rounds"])
@@ -192,10 +172,15 @@ def test_the_authors_show_the_first_shots_for_ever(conduct):
         for number in (1, 2)
     ]
     assert hashes[0] == hashes[1]
+    assert (done.summary["final"], done.summary["baselines"]) == ({}, {})  # no evaluation data
+    assert done.steps("predict") == done.steps("compare") == []
+    assert len(done.dataset()) == 90
 
 
-def test_a_shortfall_is_reported_and_never_padded(conduct):
+def test_without_rounds_everything_is_written_at_once_and_a_shortfall_is_reported(conduct):
     done = conduct(samples={"per_plm": 200, "initial": 100, "rounds": 0}, eval=None)
+    assert [r["round"] for r in done.summary["rounds"]] == [0]
+    assert done.steps("select") == []
     samples = done.summary["samples"]
     assert set(samples["shortfall"]) == set(corpus.PLMS)
     for plm, kept in samples["plms"].items():
@@ -204,10 +189,10 @@ def test_a_shortfall_is_reported_and_never_padded(conduct):
     assert len(texts) == len(set(texts)) == samples["kept"]
 
 
-@pytest.mark.parametrize("kind", ["head", "linear"])
-def test_other_models_for_rounds_and_result(conduct, kind):
-    done = conduct(**SHORT, stm={"rounds": {"kind": kind}, "final": {"kind": "linear"}}, eval=None)
-    assert done.summary["stm"] == {"rounds": kind, "final": "linear"}
+def test_rounds_and_result_may_use_different_models(conduct):
+    done = conduct(**SHORT, stm={"rounds": {"kind": "head"}, "final": {"kind": "linear"}}, eval=None)
+    assert done.summary["stm"] == {"rounds": "head", "final": "linear"}
+    assert done.steps("embed")
     assert len(done.dataset()) == 60
 
 
@@ -249,34 +234,26 @@ def test_a_plm_that_always_fails_is_dropped_and_the_others_go_on(conduct, monkey
     assert done.summary["final"]["accuracy"] > 0.5
 
 
-def test_a_poisonous_request_ends_as_error_rows_and_its_plm_goes_on(conduct, monkeypatch):
+def test_poisonous_and_failing_requests_end_as_error_rows_and_their_plms_go_on(conduct, monkeypatch):
     def behaviour(name, request, answer):
         if request.id == "fan-r0-l1-0000002":
             os.kill(os.getpid(), signal.SIGKILL)
-        return answer
-
-    scripted(monkeypatch, behaviour)
-    done = conduct(**SHORT)
-    errors = [row for key in done.steps("-filter") for row in done.records(key) if row["status"] == "error"]
-    assert "fan-r0-l1-0000002" in {row["id"] for row in errors}
-    assert {row["plm"] for row in errors} == {"fan"}
-    assert len(errors) == 4  # its block
-    assert all("died 2 times" in row["error"] for row in errors)
-    assert done.summary["samples"]["rejected"]["error"] == 4
-    assert done.summary["samples"]["plms"] == dict.fromkeys(corpus.PLMS, 20)
-    assert all(record["dropped"] == {} for record in done.summary["rounds"])
-
-
-def test_one_request_that_fails_spoils_nothing_else(conduct, monkeypatch):
-    def behaviour(name, request, answer):
-        if request.ordinal == 1 and name == "grump":
+        if name == "grump" and request.ordinal == 1:
             return Completion("", "error", error="too long for its context")
         return answer
 
     scripted(monkeypatch, behaviour)
     done = conduct(**SHORT)
-    assert done.summary["samples"]["rejected"]["error"] == 2
-    assert done.summary["samples"]["plms"]["grump"] == 20
+    errors = [row for key in done.steps("-filter") for row in done.records(key) if row["status"] == "error"]
+    killed = [row for row in errors if row["plm"] == "fan"]
+    assert "fan-r0-l1-0000002" in {row["id"] for row in killed}
+    assert len(killed) == 4  # its block
+    assert all("died 2 times" in row["error"] for row in killed)
+    failed = [row["error"] for row in errors if row["plm"] == "grump"]
+    assert failed == ["too long for its context"] * 2  # once for each label
+    assert done.summary["samples"]["rejected"]["error"] == 6
+    assert done.summary["samples"]["plms"] == dict.fromkeys(corpus.PLMS, 20)
+    assert all(record["dropped"] == {} for record in done.summary["rounds"])
 
 
 def test_when_every_plm_fails_the_run_says_why(conduct, monkeypatch):
