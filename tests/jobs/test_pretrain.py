@@ -221,21 +221,10 @@ def test_zero_shot_windows_are_prompt_text_quote_end(fan, tokenizer):
     assert all(learned == wanted[whole] + '"' for whole, learned, _ in drawn)
 
 
-def test_a_rival_is_the_window_under_the_other_label(fan, tokenizer):
-    for whole, _, window in _windows(fan, tokenizer, Windows(feedback=0.5), 200):
-        rival = tokenizer.decode(window.rival, skip_special_tokens=False)
-        swapped = {"positive": "negative", "negative": "positive"}
-        (label,) = [name for name in LABELS if f'{name} review is: "' in whole]
-        expected = whole.replace(f'{label} review is: "', f'{swapped[label]} review is: "')
-        assert rival == (expected if window.rival else "")
-        text = tokenizer.decode(window.ids[-window.tail :], skip_special_tokens=False)
-        assert whole.endswith(f'"{text}') and text.removesuffix('"</s>') in dict(fan)
-
-
 def test_feedback_windows_are_the_prompt_of_the_task(fan, tokenizer):
     texts = dict(fan)
     counts = set()
-    for whole, learned, window in _windows(fan, tokenizer, Windows(feedback=1), 200):
+    for whole, learned, _ in _windows(fan, tokenizer, Windows(feedback=1), 200):
         prompt, _, rest = whole.rpartition('review is: "')
         target = rest.removesuffix('"</s>')
         shots = [line.removeprefix(TASK.shot_prefix) for line in prompt.split("\n\n")[0].splitlines()]
@@ -246,7 +235,6 @@ def test_feedback_windows_are_the_prompt_of_the_task(fan, tokenizer):
         assert len(set(shots)) == len(shots)
         assert "The movie review is:" not in learned
         assert learned.endswith(target + '"')
-        assert bool(window.rival) == (len(window.ids) <= 128)
         assert all(shot in learned for shot in shots)
         counts.add(len(shots))
     assert {1, 3, 8} <= counts <= set(range(1, 9))

@@ -1,0 +1,148 @@
+"""Whatever is killed, and whenever: the same command ends with the bytes of an undisturbed run.
+
+The victims are found among the children of this process: the Ray cluster of the tests, or the command itself.
+"""
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from actors.coordinator import NAMESPACE
+from cluster.storage import digest
+from tests.jobs.conftest import CommandLine, ids_of_chains, results
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+PATIENCE_S = 240
+
+
+def committed(run: Path) -> int:
+    """Number of committed steps."""
+    return len(list(run.glob("steps/*/manifest.json")))
+
+
+def wait_until(condition: Callable[[], object], what: str) -> object:
+    """The first true value of a condition."""
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"waited in vain for {what}")
+
+
+def children(title: str) -> list[int]:
+    """Process ids of the Ray workers below this process whose title begins so."""
+    pids = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if " ".join(process.cmdline()).startswith(title):
+                pids.append(process.pid)
+    return pids
+
+
+class Victims:
+    """A job on the cluster of the tests, and ways to kill its parts."""
+
+    def __init__(self, jobs: CommandLine, command: list[object], run: Path) -> None:
+        self.jobs, self.command, self.run = jobs, command, run
+        self.driver = jobs.start(*command)
+
+    def kill(self, what: str) -> None:
+        """Kill a part with SIGKILL; a killed driver is started again."""
+        os.kill(getattr(self, what)(), signal.SIGKILL)
+        if what == "the_driver":
+            self.driver.communicate(timeout=60)
+            self.driver = self.jobs.start(*self.command)
+
+    def the_driver(self) -> int:
+        assert self.driver.poll() is None, self.driver.communicate()
+        return self.driver.pid
+
+    def the_coordinator(self) -> int:
+        import ray
+
+        def pid() -> int:
+            with contextlib.suppress(ray.exceptions.RayError, ValueError):
+                actor = ray.get_actor(f"coordinator/{digest(str(self.run))}", namespace=NAMESPACE)
+                return int(ray.get(actor.pid.remote(), timeout=30))
+            return 0
+
+        return int(wait_until(pid, "the coordinator"))
+
+    def a_plm(self) -> int:
+        return random.choice(wait_until(lambda: children("ray::Plm"), "a PLM"))
+
+    def a_worker(self) -> int:
+        return random.choice(wait_until(lambda: children("ray::perform"), "a worker at work"))
+
+
+@pytest.fixture
+def victims(jobs, address, finished, tiny, tmp_path) -> Iterator[Victims]:
+    run = tmp_path / "run"
+    job = Victims(jobs, ["fusegen", tiny / "job.yaml", "--run", run, "--address", address], run)
+    yield job
+    if job.driver.poll() is None:
+        job.driver.kill()
+
+
+def assert_same(run: Path, undisturbed: Path) -> None:
+    """The same results, and every request recorded once."""
+    mine, theirs = results(run), results(undisturbed)
+    assert sorted(mine) == sorted(theirs)
+    assert [name for name in mine if mine[name] != theirs[name]] == []
+    ids = [i for chain in ids_of_chains(run) for i in chain]
+    assert len(ids) == len(set(ids))
+    assert not [path for path in run.rglob("*.tmp") if "stm" in path.parts or "dataset" in path.parts]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_fact_19_parts_that_are_killed_leave_no_trace(victims, finished, seed):
+    rng = random.Random(seed)
+    moments = sorted(rng.sample(range(1, 30), 4))
+    order = ["the_driver", "the_coordinator", "a_plm", "a_worker"]
+    rng.shuffle(order)
+    for moment, what in zip(moments, order, strict=True):
+        wait_until(lambda count=moment: committed(victims.run) >= count, f"{moment} steps")
+        victims.kill(what)
+    _, err = victims.driver.communicate(timeout=PATIENCE_S)
+    assert victims.driver.returncode == 0, err
+    assert_same(victims.run, finished)
+
+
+def test_a_machine_that_goes_down_twice_goes_on_where_it_was(jobs, finished, tiny, tmp_path):
+    run, rng = tmp_path / "run", random.Random(3)
+    command = ["fusegen", tiny / "job.yaml", "--run", run, "--address", "local"]
+    for moment in sorted(rng.sample(range(1, 45), 2)):
+        driver = jobs.start(*command)
+        wait_until(
+            lambda count=moment, up=driver: committed(run) >= count or up.poll() is not None,
+            f"{moment} steps",
+        )
+        below = psutil.Process(driver.pid).children(recursive=True)
+        driver.kill()  # takes the cluster that it started with it
+        driver.communicate(timeout=60)
+        psutil.wait_procs(below, timeout=60)
+        assert not (run / "stm").exists()
+    steps = {path: path.stat().st_mtime_ns for path in run.glob("steps/*/manifest.json")}
+    done = jobs(*command)
+    assert done.returncode == 0, done.stderr
+    assert_same(run, finished)
+    assert all(path.stat().st_mtime_ns == before for path, before in steps.items())
+
+
+def test_ctrl_c_ends_with_130_and_one_line_and_the_run_goes_on(victims, finished):
+    wait_until(lambda: committed(victims.run) >= 4, "4 steps")
+    victims.driver.send_signal(signal.SIGINT)
+    _, err = victims.driver.communicate(timeout=PATIENCE_S)
+    assert victims.driver.returncode == 130
+    assert err.strip() == "jobs: interrupted; start the same command again to go on"
+    again = victims.jobs(*victims.command)
+    assert again.returncode == 0, again.stderr
+    assert_same(victims.run, finished)
