@@ -4,6 +4,7 @@ It owns no state that is not in storage: killed and started again, it walks thro
 those that are committed, and goes on with the first that is not. Drivers start it, watch it and may die.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -14,13 +15,16 @@ from ray.actor import ActorHandle
 
 from actors import fusegen, outputs
 from actors.board import Board
-from actors.steps.runner import Call, StepError, Steps, StoppedError
+from actors.steps.runner import Call, StepError, Steps
 from actors.writing import Writers
 from cluster.session import Session
-from cluster.storage import LEASE_S, Run, digest
+from cluster.storage import LEASE_S, Run, StorageError, digest
+from configs.schema.base import identity
 from configs.schema.fusegen import FusegenConfig
 
 NAMESPACE = "amalgam"
+ORPHAN_S = 600.0
+"""How long a coordinator stays after its run for drivers to ask about it."""
 
 
 class Coordinator:
@@ -38,18 +42,31 @@ class Coordinator:
         """Process id."""
         return os.getpid()
 
+    @ray.method(concurrency_group="watch")
     def view(self, since: int) -> dict[str, Any]:
         """Progress for a driver; events from number `since` on."""
         return self.board.view(since)
 
+    @ray.method(concurrency_group="watch")
     def stop(self) -> None:
         """Ask the run to end at the next committed step or block."""
         self.halt.set()
 
+    @ray.method(concurrency_group="run")
     def run(self) -> dict[str, Any]:
         """Do everything that is not done yet and return the summary; a second caller waits for the first."""
         with self.busy:
-            return self._owned()
+            try:
+                return self._owned()
+            finally:
+                self._end_when_orphaned()
+
+    def _end_when_orphaned(self) -> None:
+        """A driver that lives ends this actor itself; without one it must not hold a node for ever."""
+        me = ray.get_runtime_context().current_actor
+        timer = threading.Timer(ORPHAN_S, ray.kill, [me])
+        timer.daemon = True
+        timer.start()
 
     def _owned(self) -> dict[str, Any]:
         self.halt.clear()
@@ -58,6 +75,9 @@ class Coordinator:
         keeper.start()
         try:
             return self._run()
+        except (StepError, StorageError) as error:
+            outputs.mark_failed(self.run_store, str(error))
+            raise
         finally:
             self.halt.set()
             self.writers.stop()
@@ -66,11 +86,14 @@ class Coordinator:
 
     def _keep_lease(self) -> None:
         while not self.halt.wait(LEASE_S / 4):
-            self.run_store.renew_lease(self.owner)
+            # A storage that fails for a moment must not end the keeping of the lease.
+            with contextlib.suppress(StorageError):
+                self.run_store.renew_lease(self.owner)
 
     def _run(self) -> dict[str, Any]:
         started = time.time()
         config = self.config
+        self._check_inputs()
         report = outputs.Outputs(config, self.run_store, self.steps, started)
         method = fusegen.Fusegen(config, self.steps, self.writers, self.board, report.progress)
         for name in config.variant:
@@ -80,7 +103,7 @@ class Coordinator:
         self.board.enter("training the final model and what it is compared with")
         for outcome in outcomes.values():
             method.embed(outcome, config.stm.final)
-        calls = fusegen.baseline_calls(method, outcomes)
+        calls = fusegen.baseline_calls(method)
         models = dict(zip(calls, self.steps.do(list(calls.values())), strict=True))
         result = models[config.variant[0]]
         if "skipped" in result.facts:
@@ -91,6 +114,13 @@ class Coordinator:
         summary = report.publish(outcomes, trained, scores)
         self.board.enter("done")
         return summary
+
+    def _check_inputs(self) -> None:
+        """Have what only a worker can reach looked at before anything is paid for."""
+        source = self.config.eval
+        if source and (source.dataset or "://" in (source.path or "")):
+            params = {"eval": identity(source), "labels": list(self.config.task.label_names)}
+            self.steps.one(Call("inputs", "actors.steps.evaluation:check", params))
 
     def _evaluate(self, main: fusegen.Outcome, trained: dict[str, str]) -> dict[str, Any] | None:
         """Accuracy of every model and of the union model of every round; None without evaluation data."""
@@ -111,20 +141,27 @@ class Coordinator:
         return scores
 
 
+def _name(uri: str, config: FusegenConfig) -> str:
+    return f"coordinator/{digest([uri, config.model_dump(mode='json')])}"
+
+
+def end(uri: str, config: FusegenConfig) -> None:
+    """End the coordinator of a run directory, if there is one."""
+    with contextlib.suppress(ValueError):
+        ray.kill(ray.get_actor(_name(uri, config), NAMESPACE))
+
+
 def start(uri: str, config: FusegenConfig, session: Session) -> ActorHandle:
-    """Start the coordinator of a run directory, or find the one that is at work."""
+    """Start the coordinator of a run directory, or find the one that is at work on this configuration."""
     actor = ray.remote(Coordinator).options(
-        name=f"coordinator/{digest(uri)}",
+        name=_name(uri, config),
         namespace=NAMESPACE,
         lifetime="detached",
         get_if_exists=True,
         num_cpus=0,
         max_restarts=-1,
         max_task_retries=0,
-        max_concurrency=4,
+        concurrency_groups={"run": 4, "watch": 4},
     )
     handle: ActorHandle = actor.remote(uri, config, session)
     return handle
-
-
-__all__ = ["Coordinator", "StoppedError", "start"]

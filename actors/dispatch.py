@@ -7,8 +7,10 @@ to the PLM's least busy replica, and hands rows of facts, never texts, to the co
 exists is done; blocks that were lost are asked again with the same seeds.
 """
 
-from collections import Counter
+import asyncio
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,9 +24,11 @@ from actors.engines.base import Completion, Request, failure
 from actors.plm import generate_block
 from actors.steps.requests import FILE, prompt_hash
 from cluster.storage import Storage
-from configs.schema.plm import PlmSpec
+from configs.schema.plm import PlmSpec, RecordedEngine
 
 IN_FLIGHT = 64
+PER_REPLICA = 2
+"""Blocks that a replica has at a time: one that it works on, and the next."""
 GIVE_UP_AFTER = 3
 ANSWERED = "blocks"
 LOST = "lost"
@@ -41,6 +45,9 @@ class AskPlm:
         self.table, self.files = Storage(requests), Storage(answers)
         self.plms = plms
         self.busy: Counter[tuple[str, int]] = Counter()
+        self.turns: defaultdict[tuple[str, int], asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(PER_REPLICA)
+        )
         self.lost: Counter[str] = Counter()
 
     async def __call__(self, batch: dict[str, np.ndarray]) -> AsyncIterator[dict[str, np.ndarray]]:
@@ -49,9 +56,13 @@ class AskPlm:
             facts = await self._block(self._read(int(number)))
             yield {name: np.array([value]) for name, value in facts.items()}
 
+    @cached_property
+    def _requests(self) -> pq.ParquetFile:
+        """The request table, opened once: its footer grows with the number of blocks."""
+        return pq.ParquetFile(self.table.fs.open_input_file(self.table.at(FILE)))
+
     def _read(self, number: int) -> dict[str, Any]:
-        with self.table.fs.open_input_file(self.table.at(FILE)) as stream:
-            block: dict[str, Any] = pq.ParquetFile(stream).read_row_group(number).to_pylist()[0]
+        block: dict[str, Any] = self._requests.read_row_group(number).to_pylist()[0]
         return block
 
     async def _block(self, block: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +70,10 @@ class AskPlm:
         completions, seconds = await self._ask(block["plm"], requests)
         failed = sum(c.finish_reason == "error" for c in completions)
         folder = LOST if failed == len(requests) else ANSWERED
-        self.files.write_table(f"{folder}/{block['block']}.parquet", _table(block, completions, seconds))
+        self.files.write_table(
+            f"{folder}/{block['block']}.parquet",
+            _table(block, completions, seconds, self.plms[block["plm"]][0]),
+        )
         return {
             "plm": block["plm"],
             "asked": len(requests),
@@ -79,7 +93,9 @@ class AskPlm:
         choice = min(range(len(replicas)), key=lambda i: self.busy[plm, i])
         self.busy[plm, choice] += 1
         try:
-            answer = await generate_block(replicas[choice], requests, spec)
+            # Waiting for a turn must not count as waiting for an answer, which has a time limit.
+            async with self.turns[plm, choice]:
+                answer = await generate_block(replicas[choice], requests, spec)
         finally:
             self.busy[plm, choice] -= 1
         failed = all(c.finish_reason == "error" for c in answer.completions)
@@ -104,7 +120,7 @@ def ask_all(
     bridge = {"requests": requests, "answers": answers, "plms": dict(plms)}
     blocks = ray.data.from_arrow([pa.table({"number": [number]}) for number in numbers])
     blocks.set_name(name)
-    answers = blocks.map_batches(
+    facts = blocks.map_batches(
         AskPlm,
         fn_constructor_kwargs=bridge,
         batch_size=None,
@@ -113,7 +129,7 @@ def ask_all(
             size=1, max_concurrent_calls_per_actor=IN_FLIGHT, max_tasks_in_flight_per_actor=2 * IN_FLIGHT
         ),
     )
-    yield from answers.iter_rows()
+    yield from facts.iter_rows()
 
 
 def _request(block: Mapping[str, Any], row: Mapping[str, Any]) -> Request:
@@ -130,12 +146,23 @@ def _request(block: Mapping[str, Any], row: Mapping[str, Any]) -> Request:
     )
 
 
-def _table(block: Mapping[str, Any], completions: Sequence[Completion], seconds: float) -> pa.Table:
+def model_of(spec: PlmSpec) -> str:
+    """Which checkpoint or recording answers for a PLM."""
+    engine = spec.engine
+    if isinstance(engine, RecordedEngine):
+        return f"{engine.plm or spec.name} in {engine.path}"
+    return f"{engine.model}@{engine.revision}" if engine.revision else engine.model
+
+
+def _table(
+    block: Mapping[str, Any], completions: Sequence[Completion], seconds: float, spec: PlmSpec
+) -> pa.Table:
     share = seconds / len(completions)
     rows = [
         {
             "id": row["id"],
             "plm": block["plm"],
+            "model": model_of(spec),
             "round": block["round"],
             "label": block["label"],
             "index": row["index"],
@@ -161,6 +188,7 @@ RECORD = pa.schema(
     [
         ("id", pa.string()),
         ("plm", pa.string()),
+        ("model", pa.string()),
         ("round", pa.int32()),
         ("label", pa.int32()),
         ("index", pa.int32()),

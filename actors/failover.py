@@ -24,6 +24,8 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from actors.engines.base import EngineError
+
 T = TypeVar("T")
 
 PASSING = (
@@ -46,8 +48,9 @@ async def call_with_failover(
 ) -> T:
     """The answer of `call`, repeated while its process restarts, moves or is full.
 
-    `call` must be idempotent: it may have run before it failed. `ExpertError` after `deadline_s` seconds,
-    when the process will not come back, or when the call itself raised.
+    `call` must be idempotent: it may have run before it failed. `EngineError` when the engine cannot work
+    as configured; `ExpertError` after `deadline_s` seconds, when the process will not come back, or when the
+    call itself raised.
     """
     delay, seen = first_delay_s, "still starting or busy"
     try:
@@ -58,6 +61,8 @@ async def call_with_failover(
                 except PASSING as error:
                     seen = reason(error)
                 except RayError as error:
+                    if isinstance(error, RayTaskError) and isinstance(error.cause, EngineError):
+                        raise error.cause from None
                     raise ExpertError(reason(error)) from None
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, LONGEST_DELAY_S)

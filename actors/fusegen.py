@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.board import Board
-from actors.steps.runner import Call, Done, Steps, resources_of
+from actors.steps.runner import Call, Done, StepError, Steps, resources_of
 from actors.writing import Chain, Round, RoundOfWriting, Tools, Writers
 from configs.schema.base import identity
 from configs.schema.fusegen import FusegenConfig
@@ -81,14 +81,14 @@ class Fusegen:
 
     def train_call(
         self,
-        name: str,
         outcome: Outcome,
         *,
         plms: list[str] | None = None,
         held_out: float = 0.0,
-        weighted: bool = False,
+        weights: Done | None = None,
         final: bool = False,
         score: bool = False,
+        checkpoints: bool = False,
     ) -> Call:
         """The step that trains a model on samples of a variant."""
         spec = self.config.stm.final if final else self.config.stm.rounds
@@ -96,12 +96,12 @@ class Fusegen:
             "chain": list(outcome.chain.keys),
             "plms": plms,
             "held_out": held_out,
-            "weights": outcome.weights.key if weighted and outcome.weights else None,
+            "weights": weights.key if weights else None,
             "stm": identity(spec),
             "labels": self.labels,
             "seed": self.config.seed,
             "score": score,
-            "card": f"# {name}\n\nTrained on generated text for the task {self.config.task.name}.\n",
+            "checkpoints": checkpoints,
         }
         return Call("train", TRAIN, params, resources_of(spec))
 
@@ -116,16 +116,23 @@ class Fusegen:
         self.embed(outcome, self.config.stm.rounds)
         share = config.selection.held_out
         writing = [plm.name for plm in config.plms if sum(outcome.chain.of(outcome.chain.kept, plm.name))]
-        calls = [self.train_call(p, outcome, plms=[p], held_out=share, score=True) for p in writing]
-        *mine, union = self.steps.do([*calls, self.train_call("union", outcome)])
+        traced = config.selection.influence == "tracin"
+        calls = [
+            self.train_call(outcome, plms=[p], held_out=share, score=True, checkpoints=traced)
+            for p in writing
+        ]
+        *mine, union = self.steps.do([*calls, self.train_call(outcome, checkpoints=traced)])
         outcome.models = {
             plm: done.key for plm, done in zip(writing, mine, strict=True) if "skipped" not in done.facts
         }
         for plm in set(writing) - set(outcome.models):
             self.board.note(f"{plm} wrote texts of one label only; no model of its own")
-        outcome.unions += [None] * (len(outcome.rounds) - 1 - len(outcome.unions)) + [union.key]
+        untrained = [None] * (len(outcome.rounds) - 1 - len(outcome.unions))
+        outcome.unions += [*untrained, None if "skipped" in union.facts else union.key]
 
     def _select(self, config: FusegenConfig, outcome: Outcome, number: int) -> str:
+        if not outcome.models or outcome.unions[-1] is None:
+            raise StepError(f"round {number}: no shots can be chosen: no PLM wrote texts of two labels")
         params = {
             "chain": list(outcome.chain.keys),
             "plms": [plm.name for plm in config.plms],
@@ -146,11 +153,11 @@ class Fusegen:
         self.board.enter(f"weighing the samples ({config.weights.kind})")
         return self.steps.one(self.weigh_call(config, outcome))
 
-    def weigh_call(self, config: FusegenConfig, outcome: Outcome) -> Call:
-        """The step that weighs the samples of a variant."""
+    def weigh_call(self, config: FusegenConfig, outcome: Outcome, plms: list[str] | None = None) -> Call:
+        """The step that weighs the samples of a variant, or of some of its PLMs."""
         params = {
             "chain": list(outcome.chain.keys),
-            "plms": None,
+            "plms": plms,
             "weights": identity(config.weights),
             "stm": self.judge,
             "labels": self.labels,
@@ -159,32 +166,46 @@ class Fusegen:
         return Call("weigh", "actors.steps.weighting:weigh", params, self.judge_options)
 
 
-def baseline_calls(method: Fusegen, outcomes: dict[str, Outcome]) -> dict[str, Call]:
+SINGLE = ("zerogen", "sungen", "progen", "sdg_plus")
+"""Rivals that were made for one PLM: they are also measured on each PLM's samples."""
+
+
+def baseline_calls(method: Fusegen) -> dict[str, Call]:
     """Models that the result is compared with, by the name they have in the summary; the result comes first.
 
     `<plm>`: one PLM's samples; `union`, `union_swa`: all samples, weighted equally or by the job;
-    `<variant>`: another variant's result; `zerogen/<plm>`: one PLM's zero-shot samples.
+    `<variant>`: another variant's result; `zerogen/<plm>`: a rival on one PLM's samples.
     """
-    config = method.config
+    config, outcomes = method.config, method.outcomes
     result, *others = config.variant
     final = config.baselines.stm == "final"
     main = outcomes[result]
-    calls = {result: method.train_call(result, main, weighted=True, final=True)}
+    calls = {result: method.train_call(main, weights=main.weights, final=True)}
     if config.baselines.plms:
-        calls |= {plm: method.train_call(plm, main, plms=[plm], final=final) for plm in _writers(main)}
+        calls |= {plm: method.train_call(main, plms=[plm], final=final) for plm in _writers(main)}
     if config.baselines.union:
-        calls["union"] = method.train_call("union", main, final=final)
+        calls["union"] = method.train_call(main, final=final)
         if main.weights:
             kind = config.as_variant(result).weights.kind
-            calls[f"union_{kind}"] = method.train_call(f"union_{kind}", main, weighted=True, final=final)
+            calls[f"union_{kind}"] = method.train_call(main, weights=main.weights, final=final)
     for name in others:
-        calls[name] = method.train_call(name, outcomes[name], weighted=True, final=final)
-        if name == "zerogen" and config.baselines.plms:
-            calls |= {
-                f"zerogen/{plm}": method.train_call(plm, outcomes[name], plms=[plm], final=final)
-                for plm in _writers(outcomes[name])
-            }
+        calls[name] = method.train_call(outcomes[name], weights=outcomes[name].weights, final=final)
+        if name in SINGLE and config.baselines.plms:
+            calls |= _per_plm(method, name, final=final)
     return calls
+
+
+def _per_plm(method: Fusegen, name: str, *, final: bool) -> dict[str, Call]:
+    """A rival's model for each PLM, its samples weighted by the rival's own rule."""
+    config, outcome = method.config.as_variant(name), method.outcomes[name]
+    plms = _writers(outcome)
+    weights: list[Done | None] = [None] * len(plms)
+    if config.weights.kind != "uniform":
+        weights = [*method.steps.do([method.weigh_call(config, outcome, [plm]) for plm in plms])]
+    return {
+        f"{name}/{plm}": method.train_call(outcome, plms=[plm], weights=weighed, final=final)
+        for plm, weighed in zip(plms, weights, strict=True)
+    }
 
 
 def _writers(outcome: Outcome) -> list[str]:

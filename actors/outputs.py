@@ -18,6 +18,18 @@ from configs.schema.fusegen import FusegenConfig
 COUNTED = ("prompt_tokens", "completion_tokens", "seconds")
 
 
+def status_of(run: Run) -> str | None:
+    """`running`, `done` or `failed`; None before the first round."""
+    status: str | None = run.read_json("summary.json")["status"] if run.exists("summary.json") else None
+    return status
+
+
+def mark_failed(run: Run, error: str) -> None:
+    """Say in the summary why the run ended, unless it was done before."""
+    if status_of(run) == "running":
+        run.write_json("summary.json", {**run.read_json("summary.json"), "status": "failed", "error": error})
+
+
 class Outputs:
     """Writes the results of one run."""
 
@@ -27,6 +39,8 @@ class Outputs:
     def progress(self, outcomes: dict[str, Outcome]) -> dict[str, Any]:
         """Refresh `summary.json` with what is known so far."""
         summary = self._summary(outcomes, None)
+        if status_of(self.run) == "done":
+            return summary
         summary["samples"]["shortfall"] = {}
         self.run.write_json("summary.json", {"status": "running", **summary})
         return summary

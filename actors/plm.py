@@ -147,5 +147,5 @@ async def generate_block(handle: ActorHandle[Plm], requests: Sequence[Request], 
         return await call_with_failover(
             lambda: handle.generate.remote(requests, spec.sampling), deadline_s=spec.request_timeout_s
         )
-    except ExpertError as error:
+    except (ExpertError, EngineError) as error:
         return failed(requests, str(error))

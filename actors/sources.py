@@ -38,9 +38,9 @@ def read_labelled(source: Source, labels: Sequence[str]) -> pa.Table:
     table = _columns(source, columns)
     if table.num_rows == 0:
         raise ConfigError(f"{_name(source)}: holds no rows")
-    texts = table.column(source.text).cast(pa.string())
+    texts = _strings(source, table, source.text)
     if source.text_b:
-        texts = pc.binary_join_element_wise(texts, table.column(source.text_b).cast(pa.string()), SEPARATOR)
+        texts = pc.binary_join_element_wise(texts, _strings(source, table, source.text_b), SEPARATOR)
     if texts.null_count:
         raise ConfigError(f"{_name(source)}: {texts.null_count} rows have no {source.text}")
     values = table.column(source.label).to_pylist()
@@ -55,6 +55,13 @@ def read_labelled(source: Source, labels: Sequence[str]) -> pa.Table:
         )
     ids = {name: index for index, name in enumerate(labels)}
     return pa.table({"text": texts, "label": pa.array([ids[name] for name in names], pa.int32())})
+
+
+def _strings(source: Source, table: pa.Table, column: str) -> pa.ChunkedArray:
+    try:
+        return table.column(column).cast(pa.string())
+    except pa.ArrowException:
+        raise ConfigError(f"{_name(source)}: column {column!r} holds no texts") from None
 
 
 def _name(source: Source) -> str:
@@ -73,19 +80,25 @@ def _columns(source: Source, columns: list[str]) -> pa.Table:
 
 
 def _from_file(path: str) -> pa.Table:
-    fs, inner = (
-        pafs.FileSystem.from_uri(path) if "://" in path else (pafs.LocalFileSystem(), str(locate(path)))
-    )
     try:
+        fs, inner = (
+            pafs.FileSystem.from_uri(path) if "://" in path else (pafs.LocalFileSystem(), str(locate(path)))
+        )
         if path.endswith(".parquet"):
             with fs.open_input_file(inner) as file:
                 return pq.read_table(file)
         with fs.open_input_stream(inner, compression="gzip" if path.endswith(".gz") else None) as stream:
             if path.endswith(".csv"):
                 whole = pa.BufferReader(stream.read().decode("utf-8").encode())
-                return pacsv.read_csv(whole, parse_options=pacsv.ParseOptions(newlines_in_values=True))
+                return pacsv.read_csv(
+                    whole,
+                    parse_options=pacsv.ParseOptions(newlines_in_values=True),
+                    convert_options=pacsv.ConvertOptions(strings_can_be_null=False, null_values=[]),
+                )
             if path.endswith((".jsonl", ".jsonl.gz", ".json.gz")):
-                return pa.Table.from_pylist(_json_lines(stream.read().decode("utf-8"), path))
+                rows = _json_lines(stream.read().decode("utf-8"), path)
+                names = dict.fromkeys(name for row in rows for name in row)
+                return pa.table({name: [row.get(name) for row in rows] for name in names})
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
     raise ConfigError(f"{path}: unknown kind of file; allowed: {READERS}")

@@ -9,16 +9,16 @@ import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayError
 
 from actors.board import Board
 from actors.dispatch import ANSWERED, LOST, Replicas, ask_all
 from actors.engines.base import EngineError
-from actors.failover import ExpertError
+from actors.failover import call_with_failover
 from actors.plm import start_plm, wait_ready
 from actors.steps.runner import Call, Done, StepError, Steps, StoppedError
 from cluster.session import Session
@@ -30,6 +30,7 @@ from fusion.generation.schedule import quotas as quotas_of
 
 MAX_WAVES = 6
 LOWEST_YIELD = 0.05
+AVAILABLE_S = 120.0
 
 
 @dataclass
@@ -80,30 +81,39 @@ class Writers:
         self.replicas: dict[str, list[ActorHandle]] = {}
         self.failed: dict[str, str] = {}
 
+    def new_round(self) -> None:
+        """Give PLMs that did not start another chance."""
+        self.failed = {}
+
     def start(self) -> None:
-        """Start all PLMs and wait until each is ready or has failed; StepError for one that cannot work."""
-        if self.replicas:
-            return
-        for plm in self.config.plms:
-            self.replicas[plm.name] = start_plm(
-                plm,
-                self.config.task.label_names,
-                self.config.seed,
-                num_cpus=self.cpus[plm.name] / plm.replicas,
-            )
-        asyncio.run(self._all_ready())
+        """Start the PLMs that are not running and wait for them; StepError for one that cannot work.
 
-    async def _all_ready(self) -> None:
-        waits = [self._ready(plm) for plm in self.config.plms]
-        await asyncio.gather(*waits)
+        A PLM works with the replicas that are ready in time; without any it is out until the next round.
+        """
+        absent = [p for p in self.config.plms if p.name not in self.replicas and p.name not in self.failed]
+        if absent:
+            asyncio.run(self._start(absent))
 
-    async def _ready(self, plm: PlmSpec) -> None:
-        try:
-            await asyncio.gather(*(wait_ready(replica, plm) for replica in self.replicas[plm.name]))
-        except EngineError as error:
-            raise StepError(f"plm {plm.name}: {error}") from error
-        except (ExpertError, RayError) as error:
-            self.failed[plm.name] = f"did not start: {' '.join(str(error).split())[:200]}"
+    async def _start(self, plms: Sequence[PlmSpec]) -> None:
+        labels, seed = self.config.task.label_names, self.config.seed
+        started = {p: start_plm(p, labels, seed, num_cpus=self.cpus[p.name] / p.replicas) for p in plms}
+        await asyncio.gather(*(self._ready(plm, replicas) for plm, replicas in started.items()))
+
+    async def _ready(self, plm: PlmSpec, replicas: list[ActorHandle]) -> None:
+        waits = (wait_ready(replica, plm) for replica in replicas)
+        answers = await asyncio.gather(*waits, return_exceptions=True)
+        ready = []
+        for replica, answer in zip(replicas, answers, strict=True):
+            if isinstance(answer, EngineError):
+                raise StepError(f"plm {plm.name}: {answer}")
+            if isinstance(answer, BaseException):
+                self.failed[plm.name] = f"did not start: {' '.join(str(answer).split())[:200]}"
+                ray.kill(replica)
+            else:
+                ready.append(replica)
+        if ready:
+            self.replicas[plm.name] = ready
+            self.failed.pop(plm.name, None)
 
     def callable(self) -> dict[str, tuple[PlmSpec, Replicas]]:
         """Every PLM with its replicas, or with why it has none."""
@@ -134,6 +144,7 @@ class RoundOfWriting:
         self.task = identity(config.task)
         self.needs = {plm: self._need(target, plm) for plm in self.names}
         self.record = Round(number)
+        tools.writers.new_round()
 
     def run(self) -> Round:
         """Write in waves; StepError when no PLM has an acceptable text."""
@@ -187,12 +198,19 @@ class RoundOfWriting:
             self.tools.writers.start()
             if plm in self.tools.writers.failed:
                 return counts
-            actor = self.tools.writers.replicas[plm][0]
-            where = zip(range(self.chain.labels), asked, sent, strict=True)
-            calls = [actor.available.remote(self.number, la, self.shots is None, o, i) for la, o, i in where]
-            done = step.commit(requests=ray.get(calls))
+            done = step.commit(requests=asyncio.run(self._ask_available(plm, asked, sent)))
         have = done["requests"]
         return [n if there is None else min(n, there) for n, there in zip(counts, have, strict=True)]
+
+    async def _ask_available(self, plm: str, asked: list[int], sent: list[int]) -> list[int | None]:
+        actor = self.tools.writers.replicas[plm][0]
+        return [
+            await call_with_failover(
+                partial(actor.available.remote, self.number, label, self.shots is None, ordinal, index),
+                deadline_s=AVAILABLE_S,
+            )
+            for label, (ordinal, index) in enumerate(zip(asked, sent, strict=True))
+        ]
 
     def _wave(self, name: str, counts: dict[str, list[int]]) -> None:
         self.tools.board.asked(counts)

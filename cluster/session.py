@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import ray
 
 OBJECT_STORE_BYTES = 1 << 30
+WORKERS = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1", "TOKENIZERS_PARALLELISM": "false"}
+"""Workers that reserved no GPU see none, so that what they compute does not depend on where they run."""
 
 
 class SessionError(Exception):
@@ -25,6 +27,8 @@ class Session:
     """Whether this process started the cluster; it then ends with the process."""
     cpus: float
     """Logical CPUs of a local cluster."""
+    gpus: float
+    """GPUs of a local cluster."""
 
     def fit_cpus(self, demands: Mapping[str, float]) -> dict[str, float]:
         """CPU shares of long-lived actors: as asked on a cluster, scaled to fit on a machine of our own.
@@ -41,9 +45,8 @@ def connect(address: str = "auto") -> Session:
     """Join the cluster at `host:port`, the one RAY_ADDRESS names (`auto`), or start one here (`local`, or
     `auto` without RAY_ADDRESS)."""
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.update(WORKERS)
     os.environ.setdefault("RAY_maximum_startup_concurrency", "16")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     target = os.environ.get("RAY_ADDRESS") if address == "auto" else address
     try:
         if target in {None, "", "local"}:
@@ -56,11 +59,13 @@ def connect(address: str = "auto") -> Session:
                 logging_level="error",
                 object_store_memory=OBJECT_STORE_BYTES,
             )
-            return Session(local=True, cpus=cpus)
-        ray.init(address=target, log_to_driver=False, logging_level="error")
+            return Session(local=True, cpus=cpus, gpus=ray.cluster_resources().get("GPU", 0.0))
+        ray.init(
+            address=target, log_to_driver=False, logging_level="error", runtime_env={"env_vars": WORKERS}
+        )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         reason = " ".join(str(error).split())[:200]
         raise SessionError(
             f"Ray at {target or 'this machine'}: cannot be reached or started: {reason}"
         ) from error
-    return Session(local=False, cpus=0.0)
+    return Session(local=False, cpus=0.0, gpus=0.0)

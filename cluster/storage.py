@@ -6,7 +6,7 @@
     steps/<key>/manifest.json  written last: a step with a manifest is done
 
 Every file is published atomically: on a local disk it is written under a temporary dot-name and renamed; on
-an object store a single PUT is atomic, so the final name is written at once. A step that was cut off leaves
+an object store a single PUT is atomic, and is made when all is there. A step that was cut off leaves
 files without a manifest; it is redone from nothing over the same names.
 """
 
@@ -59,10 +59,13 @@ class Storage:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        if "://" in uri:
-            self.fs, self.root = pafs.FileSystem.from_uri(uri)
-        else:
-            self.fs, self.root = pafs.LocalFileSystem(), str(Path(uri).absolute())
+        try:
+            if "://" in uri:
+                self.fs, self.root = pafs.FileSystem.from_uri(uri)
+            else:
+                self.fs, self.root = pafs.LocalFileSystem(), str(Path(uri).absolute())
+        except (OSError, pa.ArrowInvalid) as error:
+            raise StorageError(f"{uri}: not a place to store files: {_reason(error)}") from None
         self.local = isinstance(self.fs, pafs.LocalFileSystem)
 
     def at(self, path: str) -> str:
@@ -71,45 +74,59 @@ class Storage:
 
     def below(self, path: str) -> "Storage":
         """The storage of a sub-directory."""
+        place, mark, options = self.uri.partition("?")
         storage = object.__new__(Storage)
-        storage.uri, storage.fs, storage.local = f"{self.uri.rstrip('/')}/{path}", self.fs, self.local
+        storage.fs, storage.local = self.fs, self.local
+        storage.uri = f"{place.rstrip('/')}/{path}{mark}{options}"
         storage.root = self.at(path)
         return storage
 
     def exists(self, path: str) -> bool:
         """Whether there is a file or directory."""
-        return bool(self.fs.get_file_info(self.at(path)).type != pafs.FileType.NotFound)
+        try:
+            return bool(self.fs.get_file_info(self.at(path)).type != pafs.FileType.NotFound)
+        except OSError as error:
+            raise StorageError(f"{self.at(path)}: cannot be looked up: {_reason(error)}") from error
 
     def names(self, path: str = "") -> list[str]:
         """Sorted names of the published files in a directory; empty when it does not exist."""
         selector = pafs.FileSelector(self.at(path), allow_not_found=True)
-        names = (info.base_name for info in self.fs.get_file_info(selector))
+        try:
+            names = [info.base_name for info in self.fs.get_file_info(selector)]
+        except OSError as error:
+            raise StorageError(f"{self.at(path)}: cannot be listed: {_reason(error)}") from error
         return sorted(name for name in names if not name.startswith("."))
 
     @contextlib.contextmanager
     def writing(self, path: str) -> Iterator[pa.NativeFile]:
         """A stream whose content appears under `path` all at once, or not at all."""
-        final = self.at(path)
-        folder, _, name = final.rpartition("/")
-        target = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}.tmp" if self.local else final
         try:
-            if self.local:
-                self.fs.create_dir(folder, recursive=True)
-            with self.fs.open_output_stream(target) as stream:
+            with self._renamed(path) if self.local else self._put(path) as stream:
                 yield stream
-            if self.local:
-                self.fs.move(target, final)
         except OSError as error:
-            self._discard(target)
-            raise StorageError(f"{final}: cannot be written: {_reason(error)}") from error
+            raise StorageError(f"{self.at(path)}: cannot be written: {_reason(error)}") from error
+
+    @contextlib.contextmanager
+    def _renamed(self, path: str) -> Iterator[pa.NativeFile]:
+        folder, _, name = self.at(path).rpartition("/")
+        draft = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}.tmp"
+        self.fs.create_dir(folder, recursive=True)
+        try:
+            with self.fs.open_output_stream(draft) as stream:
+                yield stream
+            self.fs.move(draft, self.at(path))
         except BaseException:
-            self._discard(target)
+            with contextlib.suppress(OSError):
+                self.fs.delete_file(draft)
             raise
 
-    def _discard(self, target: str) -> None:
-        if self.local:
-            with contextlib.suppress(OSError):
-                self.fs.delete_file(target)
+    @contextlib.contextmanager
+    def _put(self, path: str) -> Iterator[pa.NativeFile]:
+        """Closing a stream publishes it, after an error too: so nothing is sent before all is there."""
+        buffer = pa.BufferOutputStream()
+        yield buffer
+        with self.fs.open_output_stream(self.at(path)) as stream:
+            stream.write(buffer.getvalue())
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Publish a file."""
@@ -211,6 +228,7 @@ class Run(Storage):
             return run
         theirs = run.read_json("run.json")
         changed = _differences(theirs["config"], config)
+        changed += ["version"] if theirs["version"] != version else []
         changed += [f"{path} (content)" for path in _differences(theirs["inputs"], inputs)]
         if changed:
             raise ResumeError(
@@ -252,13 +270,10 @@ class Run(Storage):
 
 
 def _alive(lease: Mapping[str, Any]) -> bool:
-    if lease["host"] == socket.gethostname():
-        return (
-            Path(f"/proc/{lease['pid']}").exists()
-            if Path("/proc").exists()
-            else time.time() < lease["expires"]
-        )
-    return bool(time.time() < lease["expires"])
+    if time.time() >= lease["expires"]:
+        return False
+    here = lease["host"] == socket.gethostname() and Path("/proc").exists()
+    return Path(f"/proc/{lease['pid']}").exists() if here else True
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:  # noqa: ANN401

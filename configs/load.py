@@ -51,6 +51,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
+    except PermissionError:
+        raise ConfigError(f"{path}: may not be read") from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a folder, a YAML file is needed") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

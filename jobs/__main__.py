@@ -53,7 +53,7 @@ def fusegen(
     """Let several language models write a labelled data set together, and train a small classifier on it."""
     from jobs import fusegen as job
 
-    job.main(config, overrides or [], run, plan=plan, fresh=fresh, address=address)
+    job.main(config, overrides or [], run, plan=plan, start_over=fresh, address=address)
 
 
 @app.command()
@@ -90,13 +90,15 @@ def pretrain(config: ConfigFile, overrides: Overrides = None) -> None:
 
 def main() -> None:
     """Run the command line and turn errors into one line and an exit status."""
+    from actors.stms.base import StmError
+
     try:
         code = app(standalone_mode=False)
     except (ConfigError, ResumeError) as error:
         _fail(2, str(error))
     except typer.Exit as error:
         sys.exit(error.exit_code)
-    except (StorageError, SessionError) as error:
+    except (StorageError, SessionError, StmError) as error:
         _fail(1, str(error))
     except (KeyboardInterrupt, typer.Abort):
         _fail(130, "interrupted; start the same command again to go on")
@@ -107,7 +109,8 @@ def main() -> None:
 
 
 def _fail(code: int, message: str) -> None:
-    sys.stderr.write(f"jobs: {' '.join(message.split())}\n")
+    if message:
+        sys.stderr.write(f"jobs: {' '.join(message.split())}\n")
     sys.exit(code)
 
 

@@ -1,13 +1,17 @@
 """Starts a coordinator, follows it until the end, and starts it again when its process dies."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.actor import ActorHandle
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from actors import coordinator
-from actors.steps.runner import StoppedError
+from actors.steps.runner import StepError, StoppedError
 from cluster.session import Session
+from cluster.storage import ResumeError, StorageError
 from configs.schema.fusegen import FusegenConfig
 from jobs.progress import Progress
 
@@ -22,18 +26,18 @@ class JobError(Exception):
 
 def drive(uri: str, config: FusegenConfig, session: Session) -> dict[str, Any]:
     """Run the job to its end and return its summary; JobError, or KeyboardInterrupt when stopped."""
-    actor = coordinator.start(uri, config, session)
+    start = partial(coordinator.start, uri, config, session)
     try:
         with Progress(uri) as progress:
-            return _follow(actor, progress)
+            return _follow(start, progress)
     finally:
-        ray.kill(actor)
+        coordinator.end(uri, config)
         if session.local:
             ray.shutdown()
 
 
-def _follow(actor: Any, progress: Progress) -> dict[str, Any]:  # noqa: ANN401
-    crashes = 0
+def _follow(start: Callable[[], ActorHandle], progress: Progress) -> dict[str, Any]:
+    crashes, actor = 0, start()
     running = actor.run.remote()
     while True:
         try:
@@ -54,17 +58,19 @@ def _follow(actor: Any, progress: Progress) -> dict[str, Any]:  # noqa: ANN401
             if crashes > CRASHES:
                 raise JobError(f"the coordinator died {crashes} times: {_line(error)}") from error
             progress.restarted()
+            if isinstance(error, ActorDiedError):  # for good: another driver may have ended it
+                actor = start()
             running = actor.run.remote()
+        except RayError as error:
+            raise JobError(_line(error)) from error
 
 
 def _reason(error: RayTaskError) -> BaseException:
     cause = error.cause if isinstance(error.cause, BaseException) else error
     if isinstance(cause, StoppedError):
         return KeyboardInterrupt()
-    name = type(cause).__name__
-    return JobError(
-        _line(cause) if name in {"StepError", "StorageError", "ResumeError"} else f"{name}: {_line(cause)}"
-    )
+    ours = isinstance(cause, StepError | StorageError | ResumeError)
+    return JobError(_line(cause) if ours else f"{type(cause).__name__}: {_line(cause)}")
 
 
 def _stop(actor: Any, running: Any) -> None:  # noqa: ANN401

@@ -10,10 +10,10 @@ from typing import Any
 import typer
 
 from actors.sources import local_files, read_labelled, read_texts
-from cluster.session import connect
+from cluster.session import Session, connect
 from cluster.storage import Run, file_digest, fresh
 from configs import __version__
-from configs.load import load, locate
+from configs.load import PACKAGE_ROOT, load, locate
 from configs.schema.base import ConfigError, identity
 from configs.schema.fusegen import FusegenConfig
 from jobs import plan as plans
@@ -22,17 +22,19 @@ from jobs.drive import JobError, drive
 from jobs.table import result_table
 
 
-def main(path: str, overrides: list[str], run: str | None, *, plan: bool, fresh: bool, address: str) -> None:
+def main(path: str, overrides: list[str], run: str | None, *, plan: bool, start_over: bool, address: str) -> None:
     """Run the job of a configuration file; ConfigError, ResumeError or SessionError, or exit 1."""
     config = load(path, FusegenConfig, overrides)
     if plan:
         typer.echo(plans.describe(config))
         return
     inputs = check_inputs(config, path)
-    uri = _open(run or f"runs/{config.name}", config, inputs, start_over=fresh)
+    uri = _open(run or f"runs/{config.name}", config, inputs, start_over=start_over)
     with _terminated_as_interrupted():
         try:
-            summary = drive(uri, config, connect(address))
+            session = connect(address)
+            check_room(config, session)
+            summary = drive(uri, config, session)
         except JobError as error:
             sys.stderr.write(f"jobs: {error}; start the same command again to go on from there\n")
             raise typer.Exit(1) from None
@@ -57,7 +59,31 @@ def check_inputs(config: FusegenConfig, path: str) -> dict[str, str]:
         read_labelled(config.eval, config.task.label_names)
     if local_files(config.task.contexts) and config.task.contexts:
         read_texts(config.task.contexts)
-    return {str(file): file_digest(file) for file in dict.fromkeys(files)}
+    return {_as_configured(file): file_digest(file) for file in dict.fromkeys(files)}
+
+
+def _as_configured(file: Path) -> str:
+    """A name of a file that is the same from every working directory."""
+    return str(file.relative_to(PACKAGE_ROOT)) if file.is_relative_to(PACKAGE_ROOT) else str(file)
+
+
+def check_room(config: FusegenConfig, session: Session) -> None:
+    """ConfigError when a machine of our own can never give what the job asks for; a cluster may grow."""
+    if not session.local:
+        return
+    writers = sum(plm.num_gpus * plm.replicas for plm in config.plms)
+    trainers = max(config.stm.rounds.num_gpus, config.stm.final.num_gpus)
+    if writers + trainers > session.gpus:
+        raise ConfigError(
+            f"plms and stm ask for {writers:g} + {trainers:g} GPUs, this machine has {session.gpus:g}; "
+            "name a cluster with --address, or set num_gpus"
+        )
+    for name in ("rounds", "final"):
+        cpus = getattr(config.stm, name).num_cpus
+        if cpus > session.cpus - 1:
+            raise ConfigError(
+                f"stm.{name}.num_cpus: {cpus:g} asked for, this machine has {session.cpus - 2:g}"
+            )
 
 
 def _looks_local(model: str) -> bool:

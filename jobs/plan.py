@@ -3,13 +3,12 @@
 from configs.schema.fusegen import VARIANTS, FusegenConfig
 from configs.schema.plm import PlmSpec
 
-WORDS_PER_TOKEN = 0.75
 BYTES_PER_SAMPLE = 700
 
 
 def describe(config: FusegenConfig) -> str:
     """Requests, tokens, money, actors and disk of a FuseGen job, as text."""
-    samples, labels = config.samples, len(config.task.labels)
+    samples = config.samples
     chains = _chains(config)
     lines = [
         f"{config.name}: task {config.task.name} ({', '.join(config.task.label_names)}), seed {config.seed}",
@@ -19,15 +18,16 @@ def describe(config: FusegenConfig) -> str:
         + (f" ({chains} different histories of generation)" if chains > 1 else ""),
         "",
         f"{'PLM':24} {'engine':14} {'replicas':>8} {'CPU':>5} {'GPU':>5} {'requests':>9} "
-        f"{'tokens <=':>11}  cost <=",
+        f"{'tokens':>11}  cost",
         *(_plm(plm, config, chains) for plm in config.plms),
         "",
-        f"STM in rounds: {config.stm.rounds.kind} (trained {_trainings(config)} times); "
+        f"STM in rounds and for weighting: {config.stm.rounds.kind}, about {_trainings(config)} trainings; "
         f"final STM: {config.stm.final.kind}",
         f"evaluation: {_evaluation(config)}",
         f"disk: about {_size(chains * len(config.plms) * samples.per_plm, config):.0f} MB",
-        f"at most {int(samples.max_attempts)} x {samples.per_plm} x {len(config.plms)} requests before a "
-        f"shortfall is reported; {labels} labels",
+        f"These are estimates at a yield of {1 / samples.oversample:.0%}. The limit is "
+        f"{samples.max_attempts:g} requests per sample: {_limit(config, chains):,} in all; then a shortfall "
+        "is reported.",
     ]
     return "\n".join(lines)
 
@@ -41,6 +41,12 @@ def _chains(config: FusegenConfig) -> int:
 def _requests(config: FusegenConfig, chains: int) -> int:
     shared = config.samples.initial
     return int((shared + chains * (config.samples.per_plm - shared)) * config.samples.oversample)
+
+
+def _limit(config: FusegenConfig, chains: int) -> int:
+    shared = config.samples.initial
+    each = shared + chains * (config.samples.per_plm - shared)
+    return int(each * config.samples.max_attempts * len(config.plms))
 
 
 def _plm(plm: PlmSpec, config: FusegenConfig, chains: int) -> str:
@@ -60,10 +66,14 @@ def _plm(plm: PlmSpec, config: FusegenConfig, chains: int) -> str:
 
 
 def _trainings(config: FusegenConfig) -> int:
-    per_round = len(config.plms) + 1
-    rounds = config.samples.rounds + 1
-    weighing = config.weights.iterations if config.weights.kind != "uniform" else 0
-    return len(config.variant) * (per_round * rounds + weighing)
+    first, *others = (config.as_variant(name) for name in config.variant)
+    trainings = 0
+    for variant in (first, *others):
+        fed = variant.selection.feedback != "none" or variant is first
+        rounds = variant.samples.rounds + 1 if fed else 1
+        weighing = variant.weights.iterations if variant.weights.kind != "uniform" else 0
+        trainings += rounds * (len(config.plms) + 1) + weighing
+    return trainings
 
 
 def _size(samples: int, config: FusegenConfig) -> float:

@@ -9,5 +9,5 @@ from cluster.storage import Run, Step
 
 def embed(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
     """Fill the run's cache with the texts of a chain. `params`: chain, stm."""
-    files = [f"{run.uri}/steps/{key}/kept.parquet" for key in params["chain"]]
+    files = [run.below(f"steps/{key}/kept.parquet").uri for key in params["chain"]]
     return {"embedded": embed_once(files, vector_cache(run), stm_spec(params["stm"]))}

@@ -33,6 +33,12 @@ def predict(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     return {"n": table.num_rows}
 
 
+def check(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
+    """Whether the evaluation set can be read and has the labels of the task. `params`: eval, labels."""
+    read_labelled(Source.model_validate(params["eval"]), params["labels"])
+    return {}
+
+
 def compare(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
     """Facts: per model accuracy, ci95, macro_f1 and, against the result, difference, its ci95 and p.
 

@@ -1,7 +1,7 @@
 """Influence of candidate samples on the validation loss, by the method that the configuration names."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,28 +14,37 @@ if TYPE_CHECKING:
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
-GRADIENT: dict[str, Callable[..., Floats]] = {
+Closed = Callable[[Any, Floats, Indices, Any, Floats, Indices], Floats]
+CLOSED: dict[str, Closed] = {
+    "last_layer": influence.last_layer,
+    "last_layer_hessian": influence.last_layer_hessian,
+}
+GRADIENT: dict[str, influence.GradientInfluence] = {
     "gradient_dot": influence.gradient_dot,
     "lissa": influence.lissa,
-    "tracin": influence.tracin,
 }
 
 
-def scores_of(method: str, model: Any, pool: "Pool", candidates: Indices, validation: Indices) -> Floats:  # noqa: ANN401
-    """Influence of each candidate; negative lowers the validation loss (fusegen.md 2.6).
+@dataclass(frozen=True)
+class Judge:
+    """A trained small task model, and the weights it had after each epoch where they were kept."""
 
-    `model` is the trained small task model of the union.
-    """
+    model: Any
+    checkpoints: Sequence[Mapping[str, Any]] = ()
+
+
+def scores_of(method: str, judge: Judge, pool: "Pool", candidates: Indices, validation: Indices) -> Floats:
+    """Influence of each candidate; negative lowers the validation loss."""
+    model = judge.model
     chosen = np.concatenate([candidates, validation])
     encoded = model.encode([pool.texts[i] for i in chosen])
     labels = pool.labels[chosen]
     first, second = np.arange(len(candidates)), np.arange(len(candidates), len(chosen))
-    if method in GRADIENT:
-        module, logits = model.probe(encoded)
-        probe = influence.Probe(module, logits, labels)
-        return GRADIENT[method](probe, first, second)
-    features, proba = model.features(encoded), model.predict_proba(encoded)
-    closed = influence.last_layer if method == "last_layer" else partial(influence.last_layer_hessian)
-    return np.asarray(
-        closed(features[first], proba[first], labels[first], features[second], proba[second], labels[second])
-    )
+    if method in CLOSED:
+        h, p = model.features(encoded), model.predict_proba(encoded)
+        return CLOSED[method](h[first], p[first], labels[first], h[second], p[second], labels[second])
+    module, logits = model.probe(encoded)
+    probe = influence.Probe(module, logits, labels)
+    if method == "tracin":
+        return influence.tracin(probe, first.tolist(), second.tolist(), checkpoints=judge.checkpoints)
+    return GRADIENT[method](probe, first.tolist(), second.tolist())

@@ -12,13 +12,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from actors.steps.data import held_out, read_kept, seed_of
-from actors.steps.influences import scores_of
-from actors.steps.training import load_model, read_probabilities
+from actors.steps.influences import Judge, scores_of
+from actors.steps.training import load_model, read_checkpoints, read_probabilities
 from cluster.storage import Run, Step
 from configs.schema.fusegen import Selection
 from fusion.generation import cartography, feedback
 from fusion.generation.schedule import validation_draw
 
+EVERYONE = "all"
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -92,8 +93,7 @@ class _Chooser:
         self, run: Run, params: dict[str, Any], rules: Selection, pool: Pool, variability: Floats | None
     ) -> None:
         self.params, self.rules, self.pool, self.variability = params, rules, pool, variability
-        self.model = load_model(run, params["union"])
-        self.validation = self._validation()
+        self.run = run
         self.draw = rules.shots if rules.feedback == "progen" else None
         self.rows: list[dict[str, Any]] = []
 
@@ -102,7 +102,7 @@ class _Chooser:
         n_labels = len(self.params["labels"])
         everyone = np.flatnonzero(~self.pool.held)
         if self.rules.feedback == "cross":
-            shots = [self._shots(self._pick(everyone, "all"))] * n_labels
+            shots = [self._shots(self._pick(everyone, EVERYONE))] * n_labels
             return dict.fromkeys(self.params["plms"], shots)
         by_plm = {}
         for plm in self.params["plms"]:
@@ -122,11 +122,19 @@ class _Chooser:
     def _seed(self, *what: object) -> int:
         return seed_of(self.params["seed"], "select", self.params["round"], *what)
 
-    def _validation(self) -> Indices:
-        """Held-out samples, equally many per PLM (fact 14)."""
+    def _judge(self, owner: str) -> Judge:
+        """The model whose loss is to fall: of all samples, or of the one PLM that gets the shots."""
+        key = self.params["union"] if owner == EVERYONE else self.params["models"].get(owner)
+        if key is None:
+            key = self.params["union"]
+        return Judge(load_model(self.run, key), read_checkpoints(self.run, key))
+
+    def _validation(self, owner: str) -> Indices:
+        """Held-out samples that the loss is taken on, equally many of each PLM that it concerns."""
         chosen: list[Indices] = []
-        by_owner = [np.flatnonzero(self.pool.held & (self.pool.owners == plm)) for plm in self.params["plms"]]
-        for plm, held in zip(self.params["plms"], by_owner, strict=True):
+        plms = self.params["plms"] if owner == EVERYONE else [owner]
+        by_owner = [np.flatnonzero(self.pool.held & (self.pool.owners == plm)) for plm in plms]
+        for plm, held in zip(plms, by_owner, strict=True):
             rng = np.random.default_rng(self._seed("validation", plm))
             chosen.append(np.sort(rng.permutation(held)[: validation_draw(len(by_owner), len(held))]))
         return np.concatenate(chosen) if chosen else np.zeros(0, dtype=np.int64)
@@ -158,17 +166,22 @@ class _Chooser:
         owners = np.array([order[owner] for owner in self.pool.owners], dtype=np.int64)
         return self.pool.labels * len(order) + owners
 
-    def _scores(self, candidates: Indices) -> Floats:
-        return scores_of(self.rules.influence, self.model, self.pool, candidates, self.validation)
+    def _scores(self, candidates: Indices, owner: str) -> Floats | None:
+        """Influence of the candidates; None where there is nothing to validate on."""
+        validation = self._validation(owner)
+        if not len(validation) or not len(candidates):
+            return None
+        return scores_of(self.rules.influence, self._judge(owner), self.pool, candidates, validation)
 
     def _pick(self, among: Indices, owner: str) -> Indices:
         candidates = self._candidates(among, owner)
         size = min(self.rules.shots, len(candidates))
-        if self.rules.pick == "random" or not len(self.validation) or not len(candidates):
+        scores = self._scores(candidates, owner) if self.rules.pick == "influence" else None
+        if scores is None:
             scores = np.full(len(candidates), np.nan)
             chosen = feedback.random_pick(len(candidates), size, rng_seed=self._seed("pick", owner))
         else:
-            scores, groups = self._scores(candidates), self._groups()
+            groups = self._groups()
             chosen = feedback.pick(
                 scores,
                 size,
@@ -182,6 +195,7 @@ class _Chooser:
     def _personalised(self, among: Indices, plm: str) -> Indices:
         """What the others' models know and the PLM's own does not (section 6.5.1)."""
         order = {name: position for position, name in enumerate(self.pool.plms)}
+        scores = self._scores(among, EVERYONE) if self.rules.pick == "influence" else None
         chosen = feedback.personalised(
             self.pool.right[:, among],
             self.pool.labels[among],
@@ -189,6 +203,7 @@ class _Chooser:
             order[plm],
             self.rules.shots,
             n_classes=len(self.params["labels"]),
+            usefulness=None if scores is None else -scores,
             pool=self.rules.candidates,
             rng_seed=self._seed("pick", plm),
         )
@@ -198,7 +213,9 @@ class _Chooser:
     def _progen(self, own: Indices, plm: str) -> list[list[dict[str, str]]]:
         """Per label the most helpful of the PLM's own samples, from which blocks draw (section 4)."""
         labels = self.pool.labels[own]
-        scores = self._scores(own) if len(own) and len(self.validation) else np.zeros(len(own))
+        scores = self._scores(own, plm)
+        if scores is None:
+            scores = np.zeros(len(own))
         by_label = []
         for label in range(len(self.params["labels"])):
             seed = self._seed("progen", plm, label)

@@ -1,12 +1,14 @@
 """Training of small task models on the accepted samples: per PLM, on the union, weighted or not."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import safetensors.torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
@@ -28,7 +30,8 @@ def train(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
 
     `params`: chain, plms (whose samples it learns from; None for all), held_out (share it must not see),
     weights (key of a weighting step, or None), stm, labels, seed, score (whether to write the probabilities),
-    card (text of the model card). A set with fewer than two classes trains no model; the facts say so.
+    checkpoints (whether to keep the weights of every epoch, where the kind has epochs). A set with fewer than
+    two classes trains no model; the facts say so.
     """
     table = read_kept(run, params["chain"])
     labels = table.column("label").to_numpy()
@@ -40,8 +43,10 @@ def train(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     texts = np.array(table.column("text").to_pylist(), dtype=object)
     model = stms.create(stm_spec(params["stm"]), params["labels"], params["seed"], vector_cache(run))
     mine = model.encode(list(texts[chosen]), learn=True)
+    if params["checkpoints"]:
+        model.on_epoch = partial(_save_checkpoint, model, mine, step)
     model.fit(mine, labels[chosen], None if weights is None else weights[chosen])
-    save(model, step, params["card"])
+    save(model, step)
     if params["score"]:
         proba = model.predict_proba(model.encode(list(texts)))
         step.files.write_table(PROBABILITIES, probability_table(table.column("id"), proba))
@@ -50,11 +55,24 @@ def train(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
 
 def vector_cache(run: Run) -> str:
     """Where the run keeps vectors of texts, for models of kind `head`."""
-    return f"{run.uri}/vectors"
+    return run.below("vectors").uri
 
 
-def save(model: Any, step: Step, card: str) -> None:  # noqa: ANN401
+def _save_checkpoint(model: Any, encoded: Any, step: Step, epoch: int, loss: float) -> None:  # noqa: ANN401, ARG001
+    module, _ = model.probe(encoded)
+    state = {name: value.contiguous() for name, value in module.state_dict().items()}
+    step.files.write_bytes(f"checkpoints/{epoch:03d}.safetensors", safetensors.torch.save(state))
+
+
+def read_checkpoints(run: Run, key: str) -> list[dict[str, Any]]:
+    """Weights of the epochs of a training step; none where they were not kept."""
+    files = run.below(f"steps/{key}/checkpoints")
+    return [safetensors.torch.load(files.read_bytes(name)) for name in files.names()]
+
+
+def save(model: Any, step: Step) -> None:  # noqa: ANN401
     """Publish a trained model as the folder `model` of a step."""
+    card = f"# Task model for {', '.join(model.labels)}\n\nTrained on generated texts.\n"
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(Path(folder), card)
         step.files.put_folder("model", Path(folder))

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from configs.schema.base import Strict
 from configs.schema.plm import PlmSpec
-from configs.schema.stm import LinearStm, StmSpec
+from configs.schema.stm import FullStm, LinearStm, StmSpec
 from configs.schema.task import Source, Task
 
 Variant = Literal[
@@ -183,7 +183,7 @@ class Stms(Strict):
 
     rounds: StmSpec = LinearStm()
     """Model that scores samples in each round, judges them for weighting, and serves the baselines."""
-    final: StmSpec = LinearStm()
+    final: StmSpec = FullStm()
     """Model that is trained on the finished data set and published."""
 
 
@@ -194,7 +194,7 @@ class Baselines(Strict):
     """One model per PLM, on its own samples."""
     union: bool = True
     """One model on all samples with equal weights, and one with the weights of the job."""
-    stm: Literal["rounds", "final"] = "final"
+    stm: Literal["rounds", "final"] = "rounds"
     """Kind of model that the baselines use."""
 
 
