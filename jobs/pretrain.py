@@ -7,17 +7,16 @@ appears complete or not at all.
 """
 
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from transformers import GenerationConfig, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from configs.load import locate
+from configs.load import load, locate
 from configs.schema.base import ConfigError
 from configs.schema.pretrain import PretrainConfig
 from fusion.generation.prompts import feedback
@@ -25,17 +24,14 @@ from jobs.pretraining.card import card
 from jobs.pretraining.corpus import Row, read
 from jobs.pretraining.grammar import load_grammar
 from jobs.pretraining.quality import Figures, judge, measure
-from jobs.pretraining.training import END, PAD, Trained, train, train_tokenizer
-from jobs.pretraining.windows import WindowSource
+from jobs.pretraining.training import Trained, load_model, new_model, train, train_tokenizer
+from jobs.pretraining.windows import END, END_ID, PAD, PAD_ID, WindowSource
 
 
-def run(config: PretrainConfig) -> int:
-    """Train as `pretrain` does and print its progress; returns the exit status, 2 for a wrong configuration."""
-    try:
-        pretrain(config, lambda line: print(f"{config.name}: {line}", flush=True))
-    except ConfigError as error:
-        print(f"{config.name}: {error}", file=sys.stderr)
-        return 2
+def run(path: str, overrides: Sequence[str] = ()) -> int:
+    """Run the job of a configuration file with `key=value` overrides; prints its progress, returns 0."""
+    config = load(path, PretrainConfig, list(overrides))
+    pretrain(config, lambda line: print(f"{config.name}: {line}", flush=True))
     return 0
 
 
@@ -54,13 +50,24 @@ def pretrain(config: PretrainConfig, say: Callable[[str], None] = lambda _: None
     rows = read(config.corpus, labels)
     company = [row for corpus in config.company for row in read(corpus, labels)]
     say(f"{len(rows)} texts of its own, {len(company)} of company")
-    tokenizer = train_tokenizer(_sample(config, rows, company), config.shape.vocabulary)
-    source = WindowSource(
-        rows, company, config.task, config.windows, tokenizer, config.shape.positions, config.seed
-    )
-    trained = train(config, source, tokenizer.get_vocab_size(), say)
+    model, tokenizer = _beginning(config, rows, company)
+    positions = model.config.max_position_embeddings
+    windows = WindowSource(rows, company, config.task, config.windows, tokenizer, positions, config.seed)
+    trained = train(model, config.training, windows, config.seed, say)
     trained.model.to(torch.bfloat16)
-    return _publish(config, folder, trained, _wrapped(tokenizer, config), len(rows), say)
+    return _publish(config, folder, trained, _wrapped(tokenizer, positions), len(rows), say)
+
+
+def _beginning(
+    config: PretrainConfig, rows: list[Row], company: list[Row]
+) -> tuple[LlamaForCausalLM, Tokenizer]:
+    """The model and tokenizer that training starts with."""
+    if config.start is not None:
+        folder = locate(config.start)
+        return load_model(folder), Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = train_tokenizer(_sample(config, rows, company), config.shape.vocabulary)
+    torch.manual_seed(config.seed)
+    return new_model(config.shape, tokenizer.get_vocab_size()), tokenizer
 
 
 def _sample(config: PretrainConfig, rows: list[Row], company: list[Row]) -> list[str]:
@@ -73,13 +80,13 @@ def _sample(config: PretrainConfig, rows: list[Row], company: list[Row]) -> list
     return [text for text, _ in (*rows, *company)] + prompts * (1 + len(rows) // 100)
 
 
-def _wrapped(tokenizer: Tokenizer, config: PretrainConfig) -> PreTrainedTokenizerFast:
+def _wrapped(tokenizer: Tokenizer, positions: int) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END,
         pad_token=PAD,
         padding_side="left",
-        model_max_length=config.shape.positions,
+        model_max_length=positions,
         clean_up_tokenization_spaces=False,
     )
 
@@ -101,13 +108,14 @@ def _publish(
             top_p=config.check.top_p,
             top_k=0,
             max_new_tokens=config.check.max_new_tokens,
-            eos_token_id=trained.model.config.eos_token_id,
-            pad_token_id=trained.model.config.pad_token_id,
+            eos_token_id=END_ID,
+            pad_token_id=PAD_ID,
         )
         trained.model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
         figures = _measured(config, trained, tokenizer, say)
-        (draft / "README.md").write_text(card(config, _about(config), texts, trained, figures), encoding="utf-8")
+        text = card(config, _about(config), texts, trained, figures)
+        (draft / "README.md").write_text(text, encoding="utf-8")
         shutil.move(draft, folder)
     say(f"saved {folder}")
     return folder
@@ -125,10 +133,11 @@ def _measured(
     labels = config.task.label_names
     rows = [row for corpus in (config.corpus, *config.company) for row in read(corpus, labels, clean=True)]
     judged_by = judge(rows)
-    figures = {}
-    for name, with_shots in (("zero-shot", False), ("eight shots", True)):
-        figures[name] = measure(
-            trained.model.float(), tokenizer, config.task, rows, judged_by, config.check, config.seed, with_shots
-        )
-        say(f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in vars(figures[name]).items() if key != "samples"))
+    model = trained.model.float()
+    figures = {
+        name: measure(model, tokenizer, config.task, rows, judged_by, config.check, config.seed, with_shots)
+        for name, with_shots in (("zero-shot", False), ("eight shots", True))
+    }
+    for name, seen in figures.items():
+        say(f"{name}: {seen.closed:.1%} closed, {seen.agrees:.1%} with their label, {seen.copied:.1%} copied")
     return figures

@@ -23,7 +23,7 @@ class Corpus(Strict):
     """Column of the text."""
     label: str = "label_name"
     """Column of the label's name."""
-    where: dict[str, str] = {}
+    where: dict[str, str] = Field(default={})
     """Read only rows in which these columns have these values."""
 
     @model_validator(mode="after")
@@ -64,7 +64,7 @@ class Windows(Strict):
     shots: int = Field(default=8, ge=1)
     """Most shots in a window; fewer are drawn more often."""
     similar: float = Field(default=0.7, ge=0, le=1)
-    """Share of feedback windows whose shots resemble the text; the shots of the others are drawn at random."""
+    """Share of feedback windows whose shots resemble the text; the others' are drawn at random."""
     foreign: float = Field(default=0.3, ge=0, le=1)
     """Share of shots taken from `company`, where there is one."""
 
@@ -100,7 +100,7 @@ class Check(Strict):
 
 
 class PretrainConfig(Strict):
-    """A miniature of an author: a language model of a few million parameters that writes on one task's prompts."""
+    """A miniature of an author: a language model of a few million parameters for the prompts of one task."""
 
     job: Literal["pretrain"] = "pretrain"
     """Which job this file is for."""
@@ -117,10 +117,12 @@ class PretrainConfig(Strict):
     corpus: Corpus
     """What the model learns to write."""
     company: tuple[Corpus, ...] = ()
-    """Texts of other authors: they appear among the shots, without being learned, in the tokenizer's sample and
-    in the training set of the classifier that judges the model's samples."""
+    """Texts of other authors: they appear among the shots, without being learned, in the tokenizer's
+    sample and in the training set of the classifier that judges the model's samples."""
+    start: str | None = None
+    """Folder of a model of this job to start from, with its tokenizer and shape; random weights if empty."""
     shape: Shape = Shape()
-    """Size."""
+    """Size, when there is no `start`."""
     windows: Windows = Windows()
     """Form of the training windows."""
     training: Training = Training()

@@ -1,6 +1,7 @@
 """The model card of a miniature: what it is, what it was trained on, and what its samples are like."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from configs.schema.pretrain import PretrainConfig
 from jobs.pretraining.quality import Figures
@@ -15,9 +16,9 @@ pipeline_tag: text-generation
 
 # {name}
 
-A miniature to see the pipeline with, not a language model to use: a Llama of {millions:.1f} million parameters,
-trained from random weights to continue the prompts of the task `{task}` and nothing else. It knows no language
-beyond its corpus and no facts.
+A miniature to see the pipeline with, not a language model to use: a Llama of {millions:.1f} million
+parameters, trained to continue the prompts of the task `{task}` and nothing else. It knows no language beyond
+its corpus and no facts.
 
 """
 
@@ -25,6 +26,7 @@ TRAINING = """## Training
 
 | | |
 |---|---|
+| started from | {start} |
 | corpus | {corpus} |
 | other authors' texts among the shots | {company} |
 | tokens read / learned | {tokens:,} / {learned:,} |
@@ -35,9 +37,9 @@ TRAINING = """## Training
 
 FIGURES = """## Samples
 
-Sampled at temperature {temperature:g} and top-p {top_p:g}, up to {max_new_tokens} new tokens. The label is judged by
-a fixed classifier (word uni- and bigram TF-IDF, logistic regression) trained on the texts of all its authors
-with the labels that they meant.
+Sampled at temperature {temperature:g} and top-p {top_p:g}, up to {max_new_tokens} new tokens. The label is
+judged by a fixed classifier (word uni- and bigram TF-IDF, logistic regression) trained on the texts of this
+and the other authors with the labels that they meant.
 
 | | {names} |
 |---|{rules}
@@ -50,13 +52,16 @@ def card(
     """README.md of the model's folder."""
     parameters = sum(weight.numel() for weight in trained.model.parameters())
     head = HEAD.format(name=config.name, millions=parameters / 1e6, task=config.task.name)
-    return head + (f"{about}\n\n" if about else "") + _training(config, texts, trained) + _figures(config, figures)
+    habits = f"{about}\n\n" if about else ""
+    return head + habits + _training(config, texts, trained) + _figures(config, figures)
 
 
 def _training(config: PretrainConfig, texts: int, trained: Trained) -> str:
     corpus, company = config.corpus, [c.voice or c.path or "" for c in config.company]
+    origin = "written by the grammar" if corpus.voice else "from"
     return TRAINING.format(
-        corpus=f"{texts:,} texts, {'written by the grammar' if corpus.voice else 'from'} `{corpus.voice or corpus.path}`",
+        start=f"the model `{Path(config.start).name}`" if config.start else "random weights",
+        corpus=f"{texts:,} texts, {origin} `{corpus.voice or corpus.path}`",
         company=", ".join(f"`{name}`" for name in company) or "none",
         tokens=trained.tokens,
         learned=trained.learned,
@@ -76,9 +81,9 @@ def _figures(config: PretrainConfig, figures: Mapping[str, Figures]) -> str:
         "closes its quote": [f"{f.closed:.1%}" for f in figures.values()],
         "different texts": [f"{f.distinct:.1%}" for f in figures.values()],
         "carries the label asked for": [f"{f.agrees:.1%}" for f in figures.values()],
-        "content words found in its shots": [f"{f.follows:.1%}" if f.follows else "" for f in figures.values()],
-        "the same, in another prompt's shots": [f"{f.by_chance:.1%}" if f.follows else "" for f in figures.values()],
-        "copies a shot": [f"{f.copied:.1%}" if f.follows else "" for f in figures.values()],
+        "content words found in its shots": [f"{f.follows:.1%}" for f in figures.values()],
+        "the same, in another prompt's shots": [f"{f.by_chance:.1%}" for f in figures.values()],
+        "copies a shot": [f"{f.copied:.1%}" for f in figures.values()],
     }
     table = "".join(f"| {name} | {' | '.join(cells)} |\n" for name, cells in rows.items())
     texts = "".join(

@@ -1,9 +1,9 @@
 """Voices: grammars of short labelled texts, and the seeded expander that writes with them.
 
-A grammar is a YAML mapping: `about` (the habits of its author, for the model card), `include` (grammars beside
-it whose rules it shares), `noise` (share of texts written for the other label), `words` (shortest and longest
-text), and `rules`. A rule is a list of alternatives, a block of lines with one alternative each, or one of
-these per label. Expansion starts at the rule `text`. In an alternative
+A grammar is a YAML mapping: `about` (the habits of its author, for the model card), `include` (grammars
+beside it whose rules it shares), `noise` (share of texts written for the other label), `words`
+(shortest and longest text), and `rules`. A rule is a list of alternatives, a block of lines with one
+alternative each, or one of these per label. Expansion starts at the rule `text`. In an alternative
 
     3 * words       has weight 3 (1 when nothing is said),
     {rule}          expands a rule,            {rule!}  expands it for the other label,
@@ -78,8 +78,10 @@ def load_grammar(path: Path) -> Grammar:
 
 
 def write(grammar: Grammar, count: int, seed: int) -> list[tuple[str, str]]:
-    """`count` different (text, label) pairs, labels in turn; the same for the same grammar, count and seed."""
-    random, seen, rows = Random(seed), set(), []
+    """`count` different (text, label) pairs, labels in turn; the same for the same arguments."""
+    random = Random(seed)
+    rows: list[tuple[str, str]] = []
+    seen: set[str] = set()
     for _ in range(20 * count):
         label = grammar.labels[len(rows) % len(grammar.labels)]
         text = _text(grammar, _written_for(grammar, label, random), random)

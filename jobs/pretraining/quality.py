@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from configs.schema.pretrain import Check
-from configs.schema.task import Task
+from configs.schema.task import Label, Task
 from fusion.generation.prompts import feedback, zero_shot
 from fusion.generation.text import shingles, words
 from jobs.pretraining.corpus import Row
@@ -43,7 +43,8 @@ class Figures:
 def judge(rows: Sequence[Row]) -> Pipeline:
     """The fixed classifier, fitted."""
     model = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2), LogisticRegression(C=4, max_iter=300)
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2),
+        LogisticRegression(C=4, max_iter=300),
     )
     return model.fit([text for text, _ in rows], [label for _, label in rows])
 
@@ -58,19 +59,18 @@ def measure(
     seed: int,
     with_shots: bool,
 ) -> Figures:
-    """Sample `check.samples` texts, labels in turn; with shots, each batch has eight, alike, drawn from `rows`."""
+    """Sample `check.samples` texts, labels in turn; with shots, each batch has eight rows that are alike."""
     random = np.random.default_rng([seed, with_shots])
     torch.manual_seed(seed)
-    texts, labels, shots, closed = [], [], [], 0
+    texts: list[str] = []
+    labels: list[str] = []
+    shots: list[list[str]] = []
+    closed = 0
     while len(texts) < check.samples:
         chosen = _alike(rows, random) if with_shots else []
-        asked = [task.labels[place % len(task.labels)] for place in range(min(BATCH, check.samples - len(texts)))]
-        prompts = [
-            feedback(chosen, task.shot_prefix, label.feedback, blank_lines=task.blank_lines)
-            if with_shots
-            else zero_shot(label.zero_shot)
-            for label in asked
-        ]
+        left = min(BATCH, check.samples - len(texts))
+        asked = [task.labels[place % len(task.labels)] for place in range(left)]
+        prompts = [_prompt(task, label, chosen) for label in asked]
         for raw, label in zip(_continue(model, tokenizer, prompts, check), asked, strict=True):
             closed += '"' in raw
             texts.append(raw.partition('"')[0].strip())
@@ -88,12 +88,18 @@ def measure(
     )
 
 
+def _prompt(task: Task, label: Label, shots: list[str]) -> str:
+    if not shots:
+        return zero_shot(label.zero_shot)
+    return feedback(shots, task.shot_prefix, label.feedback, blank_lines=task.blank_lines)
+
+
 def _continue(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: list[str], check: Check
 ) -> list[str]:
     inputs = tokenizer(prompts, return_tensors="pt", padding=True)
     with torch.inference_mode():
-        output = model.generate(
+        output = model.generate(  # type: ignore[misc]
             **inputs,
             do_sample=True,
             temperature=check.temperature,
@@ -113,7 +119,7 @@ def _alike(rows: Sequence[Row], random: np.random.Generator) -> list[str]:
 
 
 def _content(text: str) -> set[str]:
-    return set(words(text)) - ENGLISH_STOP_WORDS
+    return set(words(text)).difference(ENGLISH_STOP_WORDS)
 
 
 def _overlap(texts: list[str], shots: list[list[str]]) -> float:
@@ -128,4 +134,4 @@ def _overlap(texts: list[str], shots: list[list[str]]) -> float:
 def _copied(text: str, shots: list[str]) -> bool:
     """Whether most word triples of the text stand in one shot."""
     mine = shingles(words(text), 3)
-    return any(len(mine & shingles(words(shot), 3)) >= COPIED * len(mine) for shot in shots) if mine else False
+    return bool(mine) and any(len(mine & shingles(words(shot), 3)) >= COPIED * len(mine) for shot in shots)

@@ -4,17 +4,18 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from configs.schema.pretrain import PretrainConfig, Shape, Training
-from jobs.pretraining.windows import Window, WindowSource, batches
-
-PAD, END = "<pad>", "</s>"
+from configs.schema.base import ConfigError
+from configs.schema.pretrain import Shape, Training
+from jobs.pretraining.windows import END, END_ID, PAD, PAD_ID, Window, batches
 
 
 @dataclass(frozen=True)
@@ -52,22 +53,36 @@ def new_model(shape: Shape, vocabulary: int) -> LlamaForCausalLM:
         num_key_value_heads=shape.heads,
         max_position_embeddings=shape.positions,
         tie_word_embeddings=True,
+        initializer_range=shape.hidden**-0.5,
         bos_token_id=None,
-        pad_token_id=0,
-        eos_token_id=1,
+        pad_token_id=PAD_ID,
+        eos_token_id=END_ID,
     )
     return LlamaForCausalLM(config)
 
 
-def train(config: PretrainConfig, source: WindowSource, vocabulary: int, say: Callable[[str], None]) -> Trained:
-    """Train from scratch; the same configuration and number of threads give the same weights."""
-    form, started = config.training, time.perf_counter()
-    torch.manual_seed(config.seed)
-    model = new_model(config.shape, vocabulary)
+def load_model(folder: Path) -> LlamaForCausalLM:
+    """A model of this job, in float32; ConfigError when the folder has none."""
+    try:
+        model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ConfigError(f"{folder}: start: no model: {' '.join(str(error).split())[:200]}") from None
+    return model.train()
+
+
+def train(
+    model: LlamaForCausalLM,
+    form: Training,
+    windows: Iterable[Window],
+    seed: int,
+    say: Callable[[str], None],
+) -> Trained:
+    """Train in place; the same arguments and number of threads give the same weights."""
+    started = time.perf_counter()
     optimiser, schedule = _optimiser(model, form)
     losses: list[float] = []
     tokens = learned = 0
-    stream = batches(iter(source), form.batch_tokens, np.random.default_rng([config.seed, 1]))
+    stream = batches(iter(windows), form.batch_tokens, np.random.default_rng([seed, 1]))
     for step, batch in zip(range(1, form.steps + 1), stream, strict=False):
         loss = _loss(model, batch, form.precision)
         loss.backward()
@@ -90,7 +105,10 @@ def _optimiser(
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
     matrices = [weight for weight in model.parameters() if weight.ndim > 1]
     vectors = [weight for weight in model.parameters() if weight.ndim == 1]
-    groups = [{"params": matrices, "weight_decay": form.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": form.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     optimiser = torch.optim.AdamW(groups, lr=form.lr, betas=(0.9, 0.95), fused=True)
 
     def factor(step: int) -> float:
@@ -103,7 +121,7 @@ def _optimiser(
 
 
 def _loss(model: LlamaForCausalLM, batch: list[Window], precision: str) -> torch.Tensor:
-    """Mean cross-entropy of the learned tokens; padding is on the right, where causal attention ignores it."""
+    """Mean cross-entropy of the learned tokens; padding is on the right, unseen by causal attention."""
     length = max(len(window.ids) for window in batch)
     ids = torch.zeros(len(batch), length, dtype=torch.long)
     learned = torch.zeros(len(batch), length, dtype=torch.bool)

@@ -13,15 +13,20 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from tokenizers import Tokenizer
 
+from configs.schema.base import ConfigError
 from configs.schema.pretrain import Windows
 from configs.schema.task import Task
-from fusion.generation.prompts import feedback, zero_shot
+from fusion.generation.prompts import zero_shot
 from jobs.pretraining.corpus import Row
 
 BLOCK = 256
 POOL = 4096
 NEAREST = 24
 TOO_NEAR = 0.8
+
+PAD, END = "<pad>", "</s>"
+PAD_ID, END_ID = 0, 1
+"""The special tokens, first in the vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ class WindowSource:
         positions: int,
         seed: int,
     ) -> None:
-        """`rows` are learned; shots come from `rows` and `company`; longer windows than `positions` lose shots."""
+        """`rows` are learned; shots come from `rows` and `company`; too long windows lose shots,
+        and a text that is too long alone is left out."""
         self._rows, self._texts = rows, [text for text, _ in (*rows, *company)]
         self._label = np.array([label for _, label in (*rows, *company)])
         self._labels = {label.name: label for label in task.labels}
@@ -54,10 +60,17 @@ class WindowSource:
         self._vectors = TfidfVectorizer(sublinear_tf=True, min_df=2, max_df=0.2).fit_transform(self._texts)
 
     def __iter__(self) -> Iterator[Window]:
-        while True:
+        fits = True
+        while fits:
+            fits = False
             order = self._random.permutation(len(self._rows))
             for start in range(0, len(order), BLOCK):
-                yield from self._block(order[start : start + BLOCK])
+                for window in self._block(order[start : start + BLOCK]):
+                    fits = True
+                    yield window
+        raise ConfigError(
+            f"corpus: no text fits into {self._positions} tokens with its prompt; raise shape.positions"
+        )
 
     def _block(self, targets: np.ndarray) -> Iterator[Window]:
         own, foreign = len(self._rows), len(self._texts) - len(self._rows)
@@ -67,9 +80,11 @@ class WindowSource:
         near = [(self._vectors[targets] @ self._vectors[pool].T).toarray() for pool in pools]
         for place, target in enumerate(targets):
             if self._random.random() >= self._form.feedback:
-                yield self._zero_shot(target)
+                window = self._zero_shot(target)
             else:
-                yield self._feedback(target, self._shots(target, pools, [rows[place] for rows in near]))
+                window = self._feedback(target, self._shots(target, pools, [rows[place] for rows in near]))
+            if len(window.ids) <= self._positions:
+                yield window
 
     def _shots(self, target: int, pools: list[np.ndarray], near: list[np.ndarray]) -> list[int]:
         """Indices of one to `shots` texts, small numbers more often."""
@@ -93,31 +108,21 @@ class WindowSource:
         return self._joined([(zero_shot(self._labels[self._rows[target][1]].zero_shot), False)], target)
 
     def _feedback(self, target: int, shots: list[int]) -> Window:
-        """The window of `feedback(...)`, cut into learned and given pieces; shots go while it is too long."""
+        """A prompt as `fusion.generation.prompts.feedback` writes it; shots go while it is too long."""
         asked = self._labels[self._rows[target][1]].feedback
         prefix, lines = self._task.shot_prefix, "\n" * self._task.blank_lines
         pieces: list[tuple[str, bool]] = []
         for shot in shots:
             pieces += [(prefix, False), (self._texts[shot] + "\n", shot < len(self._rows))]
-        prompt = feedback(
-            [self._texts[shot] for shot in shots], prefix, asked, blank_lines=self._task.blank_lines
-        )
-        pieces.append((lines + asked if shots else asked, False))
-        if "".join(piece for piece, _ in pieces) != prompt:
-            raise ValueError("the pieces of a window must add up to the prompt of the task")
-        window = self._joined(pieces, target)
-        return (
-            window if len(window.ids) <= self._positions or not shots else self._feedback(target, shots[:-1])
-        )
+        window = self._joined([*pieces, ((lines if shots else "") + asked, False)], target)
+        return self._feedback(target, shots[:-1]) if shots and len(window.ids) > self._positions else window
 
-    def _joined(self, pieces: list[tuple[str, bool]], target: int) -> Window:
+    def _joined(self, prompt: list[tuple[str, bool]], target: int) -> Window:
         """Tokenised as one string, as prompts will be; a token is learned if its last character is."""
-        pieces = [*pieces, (self._rows[target][0] + '"', True)]
+        pieces = [*prompt, (self._rows[target][0] + '"', True)]
         flags = np.repeat([flag for _, flag in pieces], [len(piece) for piece, _ in pieces])
         encoded = self._tokenizer.encode("".join(piece for piece, _ in pieces), add_special_tokens=False)
-        learned = [bool(flags[end - 1]) for _, end in encoded.offsets]
-        ids = [*encoded.ids, self._tokenizer.token_to_id("</s>")]
-        return Window(ids[: self._positions], [*learned, True][: self._positions])
+        return Window([*encoded.ids, END_ID], [*(bool(flags[end - 1]) for _, end in encoded.offsets), True])
 
 
 def batches(windows: Iterator[Window], tokens: int, random: np.random.Generator) -> Iterator[list[Window]]:
