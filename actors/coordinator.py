@@ -153,7 +153,7 @@ def end(uri: str, config: FusegenConfig) -> None:
 
 def start(uri: str, config: FusegenConfig, session: Session) -> ActorHandle:
     """Start the coordinator of a run directory, or find the one that is at work on this configuration."""
-    actor = ray.remote(Coordinator).options(
+    actor = ray.remote(concurrency_groups={"run": 4, "watch": 4})(Coordinator).options(
         name=_name(uri, config),
         namespace=NAMESPACE,
         lifetime="detached",
@@ -161,7 +161,6 @@ def start(uri: str, config: FusegenConfig, session: Session) -> ActorHandle:
         num_cpus=0,
         max_restarts=-1,
         max_task_retries=0,
-        concurrency_groups={"run": 4, "watch": 4},
     )
     handle: ActorHandle = actor.remote(uri, config, session)
     return handle

@@ -35,6 +35,8 @@ class Outcome:
     models: dict[str, str] = field(default_factory=dict)
     """PLM -> the model of the last round trained on its samples, held-out ones excepted."""
     weights: Done | None = None
+    diagnoses: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Round -> what its samples look like to the models."""
 
 
 class Fusegen:
@@ -56,7 +58,7 @@ class Fusegen:
         self.judge_options = resources_of(config.stm.rounds)
 
     def variant(self, name: str, *, every_round: bool) -> Outcome:
-        """Run one variant up to its weights; `every_round` trains models even where no shots are chosen."""
+        """Run one variant up to its weights; `every_round` trains and diagnoses without feedback too."""
         config = self.config.as_variant(name)
         tools = Tools(self.steps, self.writers, self.board)
         outcome = self.outcomes[name] = Outcome(Chain(len(self.labels)))
@@ -73,6 +75,8 @@ class Fusegen:
             if chooses or last or every_round:
                 self.board.enter(f"{name}: round {number} of {samples.rounds}: training")
                 self._train(config, outcome)
+            if every_round and outcome.models:
+                outcome.diagnoses[number] = self._diagnose(config, outcome)
             if chooses and not (config.selection.freeze_shots and shots):
                 shots = self._select(config, outcome, number)
             outcome.selections.append(shots if chooses else None)
@@ -129,6 +133,16 @@ class Fusegen:
             self.board.note(f"{plm} wrote texts of one label only; no model of its own")
         untrained = [None] * (len(outcome.rounds) - 1 - len(outcome.unions))
         outcome.unions += [*untrained, None if "skipped" in union.facts else union.key]
+
+    def _diagnose(self, config: FusegenConfig, outcome: Outcome) -> dict[str, Any]:
+        params = {
+            "chain": list(outcome.chain.keys),
+            "plms": [plm.name for plm in config.plms],
+            "models": outcome.models,
+            "labels": self.labels,
+            "held_out": config.selection.held_out,
+        }
+        return self.steps.one(Call("diagnose", "actors.steps.diagnosis:diagnose", params)).facts
 
     def _select(self, config: FusegenConfig, outcome: Outcome, number: int) -> str:
         if not outcome.models or outcome.unions[-1] is None:

@@ -30,6 +30,10 @@ def mark_failed(run: Run, error: str) -> None:
         run.write_json("summary.json", {**run.read_json("summary.json"), "status": "failed", "error": error})
 
 
+def _without_times(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if name not in {"key", "wall_seconds"}}
+
+
 class Outputs:
     """Writes the results of one run."""
 
@@ -58,7 +62,6 @@ class Outputs:
             "weights": main.weights.key if main.weights else None,
             "selections": main.selections,
             "labels": list(self.config.task.label_names),
-            "held_out": self.config.selection.held_out,
             "seed": self.config.seed,
         }
         digest = self.steps.one(Call("digest", "actors.steps.digest:digest", params))
@@ -74,9 +77,19 @@ class Outputs:
         return summary
 
     def _report(self, digest: str, main: Outcome) -> dict[str, Any]:
-        report: dict[str, Any] = self.run.read_json(f"steps/{digest}/digest.json")
-        history = main.weights.facts["history"] if main.weights else []
-        return {**report, "weight_history": history, "plms": self._costs(main)}
+        found: dict[str, Any] = self.run.read_json(f"steps/{digest}/digest.json")
+        last = main.diagnoses[max(main.diagnoses)] if main.diagnoses else {}
+        return {
+            **{name: value for name, value in found.items() if name != "points"},
+            "cartography": {"points": found["points"], "shares": last.get("shares", {})}
+            if found["points"]
+            else None,
+            "pair_matrix": last.get("pair_matrix", {}),
+            "label_agreement": last.get("label_agreement", {}),
+            "diversity": {"plms": last.get("diversity", {}), "rounds": found["diversity"]},
+            "weight_history": main.weights.facts["history"] if main.weights else [],
+            "plms": self._costs(main),
+        }
 
     def _summary(self, outcomes: dict[str, Outcome], scores: dict[str, Any] | None) -> dict[str, Any]:
         config = self.config
@@ -133,6 +146,7 @@ class Outputs:
             "accuracy": score.get("accuracy"),
             "ci95": score.get("ci95"),
             "n": score.get("n"),
+            "diagnosis": _without_times(outcome.diagnoses.get(record.number, {})),
         }
 
     def _costs(self, outcome: Outcome) -> dict[str, dict[str, Any]]:

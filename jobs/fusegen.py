@@ -22,7 +22,9 @@ from jobs.drive import JobError, drive
 from jobs.table import result_table
 
 
-def main(path: str, overrides: list[str], run: str | None, *, plan: bool, start_over: bool, address: str) -> None:
+def main(
+    path: str, overrides: list[str], run: str | None, *, plan: bool, start_over: bool, address: str
+) -> None:
     """Run the job of a configuration file; ConfigError, ResumeError or SessionError, or exit 1."""
     config = load(path, FusegenConfig, overrides)
     if plan:

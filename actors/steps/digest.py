@@ -1,12 +1,10 @@
 """What the report shows of a finished data set, as one small JSON file, computed where the data is.
 
-`digest.json`: cartography (confidence and variability of a sample of texts), shares of easy, ambiguous and
-hard texts, accuracy of each PLM's model on each PLM's texts, weights by PLM, diversity, label agreement,
-shots of every round, and example texts with their provenance.
+`digest.json`: confidence and variability of a sample of texts, weights by PLM, diversity and counts by round,
+shots of every round, and example texts with their provenance. Diagnoses by round are in `diagnosis.py`.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -14,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from actors.steps.data import held_out, read_kept, read_step, seed_of
-from actors.steps.training import read_probabilities
+from actors.steps.data import read_step, seed_of
+from actors.steps.diagnosis import Scored, read_scored
 from cluster.storage import Run, Step
 from fusion.generation import cartography, diversity
 
@@ -41,26 +39,18 @@ def digest(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     """Write `digest.json`.
 
     `params`: chain, plms, models {plm: key}, weights (key or None), selections (per round: key or None),
-    labels, held_out, seed.
+    labels, seed.
     """
-    table = read_kept(run, params["chain"])
-    labels = table.column("label").to_numpy().astype(np.int64)
-    owners = np.array(table.column("plm").to_pylist(), dtype=object)
-    weights = _weights(run, params["weights"], table)
-    proba = {
-        plm: read_probabilities(run, key, len(params["labels"])) for plm, key in params["models"].items()
-    }
-    held = held_out(table.column("id").to_pylist(), owners.tolist(), params["held_out"])
+    samples = read_scored(run, params)
+    weights = _weights(run, params["weights"], samples.table)
     value = {
         "labels": params["labels"],
-        "cartography": _cartography(run, params, table, labels, owners, proba),
-        "pair_matrix": _pairs(proba, labels, owners, held),
-        "label_agreement": _agreement(proba, labels, owners),
-        "weights": _weight_stats(weights, owners) if weights is not None else None,
-        "diversity": _diversity(table, owners, params["plms"]),
+        "points": _points(run, params, samples),
+        "weights": _weight_stats(weights, samples.owners) if weights is not None else None,
+        "diversity": _diversity(samples.table),
         "records": _records(run, params),
         "shots": _shots(run, params["selections"]),
-        "examples": _examples(run, params, table, weights),
+        "examples": _examples(run, params, samples.table, weights),
     }
     step.files.write_json("digest.json", value)
     return {}
@@ -78,69 +68,24 @@ def _rng(params: dict[str, Any], what: str) -> np.random.Generator:
     return np.random.default_rng(seed_of(params["seed"], "digest", what))
 
 
-def _cartography(
-    run: Run,
-    params: dict[str, Any],
-    table: pa.Table,
-    labels: NDArray[np.int64],
-    owners: NDArray[np.object_],
-    proba: dict[str, NDArray[np.float64]],
-) -> dict[str, Any] | None:
-    """Variability and confidence over the models, of a sample of the texts, and their shares per PLM."""
-    if len(proba) < 2:
-        return None
-    right = np.stack([p[np.arange(len(labels)), labels] for p in proba.values()])
+def _points(run: Run, params: dict[str, Any], samples: Scored) -> list[dict[str, Any]]:
+    """Variability and confidence over the models, of a sample of the texts and of all shots."""
+    if len(samples.proba) < 2:
+        return []
+    right = samples.right()
     spread, confidence = cartography.variability(right), cartography.confidence(right)
-    shares = {
-        plm: asdict(cartography.shares(spread[mine], confidence[mine], len(params["labels"])))
-        for plm in params["plms"]
-        for mine in [owners == plm]
-        if mine.any()
-    }
-    ids = table.column("id").to_pylist()
-    drawn = _rng(params, "points").permutation(len(labels))[:POINTS]
-    shots = np.flatnonzero(np.isin(ids, sorted(_shot_ids(run, params["selections"]))))
-    chosen = np.union1d(drawn, shots)
-    points = [
+    drawn = _rng(params, "points").permutation(len(samples.ids))[:POINTS]
+    shots = np.flatnonzero(np.isin(samples.ids, sorted(_shot_ids(run, params["selections"]))))
+    return [
         {
-            "id": ids[i],
-            "plm": owners[i],
-            "label": int(labels[i]),
+            "id": samples.ids[i],
+            "plm": samples.owners[i],
+            "label": int(samples.labels[i]),
             "variability": round(float(spread[i]), 4),
             "confidence": round(float(confidence[i]), 4),
         }
-        for i in chosen
+        for i in np.union1d(drawn, shots)
     ]
-    return {"points": points, "shares": shares, "ambiguous_from": cartography.AMBIGUOUS_FROM}
-
-
-def _pairs(
-    proba: dict[str, NDArray[np.float64]],
-    labels: NDArray[np.int64],
-    owners: NDArray[np.object_],
-    held: NDArray[np.bool_],
-) -> dict[str, Any]:
-    """Accuracy of the row's model on the column's texts; its own only on what was held out."""
-    plms = list(proba)
-    rows = []
-    for teacher in plms:
-        right = proba[teacher].argmax(axis=1) == labels
-        masks = [(owners == pupil) & (held if pupil == teacher else True) for pupil in plms]
-        rows.append([round(float(right[mask].mean()), 4) if mask.any() else None for mask in masks])
-    return {"plms": plms, "accuracy": rows}
-
-
-def _agreement(
-    proba: dict[str, NDArray[np.float64]], labels: NDArray[np.int64], owners: NDArray[np.object_]
-) -> dict[str, float]:
-    """Per PLM, how often the other PLMs' models together see the label that was asked for."""
-    shares = {}
-    for plm in proba:
-        others = [p for name, p in proba.items() if name != plm]
-        mine = owners == plm
-        if others and mine.any():
-            shares[plm] = round(float((sum(others)[mine].argmax(axis=1) == labels[mine]).mean()), 4)
-    return shares
 
 
 def _weight_stats(weights: NDArray[np.float64], owners: NDArray[np.object_]) -> dict[str, Any]:
@@ -158,14 +103,11 @@ def _weight_stats(weights: NDArray[np.float64], owners: NDArray[np.object_]) -> 
     return {"edges": [round(float(e), 4) for e in edges], "counts": counts, "plms": per_plm}
 
 
-def _diversity(table: pa.Table, owners: NDArray[np.object_], plms: Sequence[str]) -> dict[str, Any]:
+def _diversity(table: pa.Table) -> list[dict[str, Any]]:
+    """Diversity of the texts that each round added."""
     texts = np.array(table.column("text").to_pylist(), dtype=object)
     rounds = table.column("round").to_numpy()
-    groups = {plm: texts[owners == plm] for plm in plms}
-    return {
-        "plms": {plm: diversity.describe(list(mine)) for plm, mine in groups.items() if len(mine)},
-        "rounds": [diversity.describe(list(texts[rounds == r])) for r in sorted(set(rounds.tolist()))],
-    }
+    return [diversity.describe(list(texts[rounds == number])) for number in sorted(set(rounds.tolist()))]
 
 
 def _records(run: Run, params: dict[str, Any]) -> dict[str, Any]:

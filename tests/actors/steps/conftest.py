@@ -76,7 +76,7 @@ class Bench:
             "labels": LABELS,
             "seed": 1,
             "score": False,
-            "card": "# A model\n",
+            "checkpoints": False,
         }
         return self.do("training:train", {**params, **changes}, "train")
 
@@ -86,6 +86,7 @@ def answer(**changes: Any) -> dict[str, Any]:
     row = {
         "id": "critic-r0-l0-0000000",
         "plm": "critic",
+        "model": "a model",
         "round": 0,
         "label": 0,
         "index": 0,

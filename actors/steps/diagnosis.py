@@ -1,0 +1,101 @@
+"""How the samples of a round look to the models trained on them, per PLM (fusegen.md 6.5).
+
+Shares of easy, ambiguous and hard texts, accuracy of each PLM's model on each PLM's texts, how often the
+other PLMs' models see the label that was asked for, diversity and length.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from actors.steps.data import held_out, read_kept
+from actors.steps.training import read_probabilities
+from cluster.storage import Run, Step
+from fusion.generation import cartography, diversity
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The samples of a chain and the probabilities that each PLM's model gives them."""
+
+    table: pa.Table
+    ids: list[str]
+    labels: NDArray[np.int64]
+    owners: NDArray[np.object_]
+    proba: dict[str, NDArray[np.float64]]
+    """PLM -> (n, C)."""
+
+    def right(self) -> NDArray[np.float64]:
+        """(K, n): the probabilities of the labels asked for."""
+        return np.stack([p[np.arange(len(self.labels)), self.labels] for p in self.proba.values()])
+
+
+def read_scored(run: Run, params: dict[str, Any]) -> Scored:
+    """Samples of `params["chain"]` with the scores of `params["models"]`."""
+    table = read_kept(run, params["chain"])
+    models = params["models"].items()
+    return Scored(
+        table=table,
+        ids=table.column("id").to_pylist(),
+        labels=table.column("label").to_numpy().astype(np.int64),
+        owners=np.array(table.column("plm").to_pylist(), dtype=object),
+        proba={plm: read_probabilities(run, key, len(params["labels"])) for plm, key in models},
+    )
+
+
+def diagnose(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
+    """Facts: shares, ambiguous_from, pair_matrix, label_agreement, diversity.
+
+    `params`: chain, plms, models {plm: key}, labels, held_out.
+    """
+    samples = read_scored(run, params)
+    held = held_out(samples.ids, samples.owners.tolist(), params["held_out"])
+    texts = np.array(samples.table.column("text").to_pylist(), dtype=object)
+    mine = {plm: texts[samples.owners == plm] for plm in params["plms"]}
+    return {
+        "shares": _shares(samples),
+        "ambiguous_from": cartography.AMBIGUOUS_FROM,
+        "pair_matrix": _pairs(samples, held),
+        "label_agreement": _agreement(samples),
+        "diversity": {plm: diversity.describe(list(of)) for plm, of in mine.items() if len(of)},
+    }
+
+
+def _shares(samples: Scored) -> dict[str, dict[str, float]]:
+    if len(samples.proba) < 2:
+        return {}
+    right = samples.right()
+    spread, confidence = cartography.variability(right), cartography.confidence(right)
+    n_labels = next(iter(samples.proba.values())).shape[1]
+    return {
+        plm: asdict(cartography.shares(spread[mine], confidence[mine], n_labels))
+        for plm in dict.fromkeys(samples.owners.tolist())
+        for mine in [samples.owners == plm]
+    }
+
+
+def _pairs(samples: Scored, held: NDArray[np.bool_]) -> dict[str, Any]:
+    """Accuracy of the row's model on the column's texts; its own only on what was held out."""
+    proba, labels, owners = samples.proba, samples.labels, samples.owners
+    plms = list(proba)
+    rows = []
+    for teacher in plms:
+        right = proba[teacher].argmax(axis=1) == labels
+        masks = [(owners == pupil) & (held if pupil == teacher else True) for pupil in plms]
+        rows.append([round(float(right[mask].mean()), 4) if mask.any() else None for mask in masks])
+    return {"plms": plms, "accuracy": rows}
+
+
+def _agreement(samples: Scored) -> dict[str, float]:
+    """Per PLM, how often the other PLMs' models together see the label that was asked for."""
+    proba, labels, owners = samples.proba, samples.labels, samples.owners
+    shares = {}
+    for plm in proba:
+        others = [p for name, p in proba.items() if name != plm]
+        mine = owners == plm
+        if others and mine.any():
+            shares[plm] = round(float((sum(others)[mine].argmax(axis=1) == labels[mine]).mean()), 4)
+    return shares
