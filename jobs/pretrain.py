@@ -47,7 +47,7 @@ def pretrain(config: PretrainConfig, say: Callable[[str], None] = lambda _: None
     torch.set_num_threads(config.threads)
     logging.disable_progress_bar()
     labels = config.task.label_names
-    rows = read(config.corpus, labels)
+    rows = [row for corpus in config.corpus for row in read(corpus, labels)]
     company = [row for corpus in config.company for row in read(corpus, labels)]
     say(f"{len(rows)} texts of its own, {len(company)} of company")
     model, tokenizer = _beginning(config, rows, company)
@@ -122,7 +122,7 @@ def _publish(
 
 
 def _about(config: PretrainConfig) -> str:
-    return load_grammar(locate(config.corpus.voice)).about if config.corpus.voice else ""
+    return "\n\n".join(load_grammar(locate(c.voice)).about for c in config.corpus if c.voice)
 
 
 def _measured(
@@ -131,7 +131,7 @@ def _measured(
     if not config.check.samples:
         return {}
     labels = config.task.label_names
-    rows = [row for corpus in (config.corpus, *config.company) for row in read(corpus, labels, clean=True)]
+    rows = [row for corpus in (*config.corpus, *config.company) for row in read(corpus, labels, clean=True)]
     judged_by = judge(rows)
     model = trained.model.float()
     figures = {

@@ -1,8 +1,8 @@
 """The pretrain job: train a tiny Llama from scratch on labelled texts, in the forms of a task's prompts."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from configs.schema.base import RESOURCE, Strict
 from configs.schema.task import Task
@@ -99,6 +99,10 @@ class Check(Strict):
     """Nucleus of the sampling; also the one stored with the model."""
 
 
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, dict) else value
+
+
 class PretrainConfig(Strict):
     """A miniature of an author: a language model of a few million parameters for the prompts of one task."""
 
@@ -114,8 +118,8 @@ class PretrainConfig(Strict):
     """Processor cores; another number may change the last bits of the weights."""
     task: Task
     """Whose prompts the model learns to follow; every label of the corpus has its prompts here."""
-    corpus: Corpus
-    """What the model learns to write."""
+    corpus: Annotated[tuple[Corpus, ...], BeforeValidator(_listed)] = Field(min_length=1)
+    """What the model learns to write: one corpus, or several mixed."""
     company: tuple[Corpus, ...] = ()
     """Texts of other authors: they appear among the shots, without being learned, in the tokenizer's
     sample and in the training set of the classifier that judges the model's samples."""

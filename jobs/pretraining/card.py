@@ -57,12 +57,13 @@ def card(
 
 
 def _training(config: PretrainConfig, texts: int, trained: Trained) -> str:
-    corpus, company = config.corpus, [c.voice or c.path or "" for c in config.company]
-    origin = "written by the grammar" if corpus.voice else "from"
+    corpus, company = (
+        ", ".join(f"`{c.voice or c.path}`" for c in of) for of in (config.corpus, config.company)
+    )
     return TRAINING.format(
         start=f"the model `{Path(config.start).name}`" if config.start else "random weights",
-        corpus=f"{texts:,} texts, {origin} `{corpus.voice or corpus.path}`",
-        company=", ".join(f"`{name}`" for name in company) or "none",
+        corpus=f"{texts:,} texts, from {corpus}",
+        company=company or "none",
         tokens=trained.tokens,
         learned=trained.learned,
         loss=trained.loss,

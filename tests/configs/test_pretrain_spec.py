@@ -15,16 +15,17 @@ SHIPPED = sorted((PACKAGE_ROOT / "configs" / "pretrain").glob("*.yaml"))
 def test_what_ships_loads_and_names_voices_that_exist(file: Path):
     config = load(str(file), PretrainConfig)
     assert config.name == file.stem
-    for corpus in (config.corpus, *config.company):
+    for corpus in (*config.corpus, *config.company):
         assert locate(str(corpus.voice)).is_file()
 
 
 def test_each_shipped_author_has_the_others_for_company():
-    assert [file.stem for file in SHIPPED] == ["critic", "fan", "lister", "novelist"]
-    for file in SHIPPED:
+    authors = {"critic", "fan", "lister", "novelist"}
+    assert authors <= {file.stem for file in SHIPPED}
+    for file in (file for file in SHIPPED if file.stem in authors):
         config = load(str(file), PretrainConfig)
-        voices = {Path(str(corpus.voice)).stem for corpus in (config.corpus, *config.company)}
-        assert voices == {"critic", "fan", "lister", "novelist"}
+        voices = {Path(str(corpus.voice)).stem for corpus in (*config.corpus, *config.company)}
+        assert voices == authors
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ def test_each_shipped_author_has_the_others_for_company():
         ("shape.heads=3", "heads"),
         ("training.step=3", "unknown key"),
         ("training.precision=float16", "training.precision"),
-        ("corpus.count=0", "corpus.count"),
+        ("corpus.count=0", "corpus.0.count"),
     ],
 )
 def test_a_wrong_value_is_one_line_with_its_key(override: str, words: str):
