@@ -43,7 +43,7 @@ TINY = {
     "corpus": {"voice": "configs/embedded/voices/fan.yaml", "count": 300},
     "company": [{"voice": "configs/embedded/voices/lister.yaml", "count": 100}],
     "shape": {"vocabulary": 400, "hidden": 16, "intermediate": 32, "layers": 1, "heads": 2, "positions": 512},
-    "training": {"steps": 20, "batch_tokens": 256},
+    "training": {"steps": 20, "batch_tokens": 256, "lr": 1e-2, "warmup": 2},
     "check": {"samples": 4, "max_new_tokens": 8},
 }
 
@@ -120,8 +120,9 @@ rules:
 
 
 def test_weights_and_label_noise(tmp_path: Path):
-    lines = "\n".join(f"    word{i}" for i in range(3000))
-    rules = f"  text: ['{{mood}} {{n}}']\n  n: |\n{lines}\n  mood: {{good: ['9 * fine', ok], bad: [poor]}}\n"
+    lines = "\n".join(f"    word{i}" for i in range(60))
+    moods = "  mood: {good: ['9 * fine', ok], bad: [poor]}\n"
+    rules = f"  text: ['{{mood}} {{n}} {{n}}']\n  n: |\n{lines}\n{moods}"
     grammar = load_grammar(_grammar(tmp_path, "noise: 0.1\nwords: [1, 9]\nrules:\n" + rules))
     good = [text for text, label in write(grammar, 2000, seed=0) if label == "good"]
     assert 0.05 < np.mean([text.startswith("Poor") for text in good]) < 0.15
@@ -317,7 +318,7 @@ def test_training_lowers_the_loss_and_goes_on_from_a_model(tiny: Path, tmp_path:
     assert (folder / "tokenizer.json").read_bytes() == (tiny / "tokenizer.json").read_bytes()
     first = float((tiny / "README.md").read_text().partition("last tenth of the training | ")[2].split()[0])
     then = float((folder / "README.md").read_text().partition("last tenth of the training | ")[2].split()[0])
-    assert then < first < np.log(400)
+    assert then < first - 0.1
     assert any(line.startswith("step 20/20") for line in lines)
 
 
@@ -331,7 +332,7 @@ def test_training_lowers_the_loss_and_goes_on_from_a_model(tiny: Path, tmp_path:
 )
 def test_errors_leave_nothing_behind(tmp_path: Path, changes: dict[str, object], words: str):
     with pytest.raises(ConfigError, match=words):
-        pretrain(_tiny(tmp_path / "out").model_copy(update=_tiny(tmp_path / "out", **changes).__dict__))
+        pretrain(PretrainConfig.model_validate({**TINY, "output": str(tmp_path / "out"), **changes}))
     assert not list(tmp_path.iterdir())
 
 
