@@ -1,4 +1,4 @@
-"""How the samples of a round look to the models trained on them, per PLM (fusegen.md 6.5).
+"""How the samples of a round look to the models trained on them, per PLM.
 
 Shares of easy, ambiguous and hard texts, accuracy of each PLM's model on each PLM's texts, how often the
 other PLMs' models see the label that was asked for, diversity and length.

@@ -1,4 +1,4 @@
-"""Which samples are fed back: variability -> candidates -> influence -> shots (fusegen.md 2.5, 2.6).
+"""Which samples are fed back: variability -> candidates -> influence -> shots.
 
 Writes `feedback.json` (shots per PLM and label), `candidates.parquet` (every candidate with its scores) and
 `cartography.parquet` (variability and confidence of every sample, for the report).
