@@ -5,12 +5,14 @@ the cores: an actor that waits for requests must not keep the tasks from running
 """
 
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import ray
 
 OBJECT_STORE_BYTES = 1 << 30
+CONNECT_S = 10.0
 WORKERS = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1", "TOKENIZERS_PARALLELISM": "false"}
 """Workers that reserved no GPU see none, so that what they compute does not depend on where they run."""
 
@@ -60,12 +62,20 @@ def connect(address: str = "auto") -> Session:
                 object_store_memory=OBJECT_STORE_BYTES,
             )
             return Session(local=True, cpus=cpus, gpus=ray.cluster_resources().get("GPU", 0.0))
+        _reach(str(target))
         ray.init(
             address=target, log_to_driver=False, logging_level="error", runtime_env={"env_vars": WORKERS}
         )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise SessionError(
             f"Ray at {target or 'this machine'}: cannot be reached or started: {reason}"
         ) from error
     return Session(local=False, cpus=0.0, gpus=0.0)
+
+
+def _reach(address: str) -> None:
+    """Fail at once where nobody answers: Ray itself tries for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()

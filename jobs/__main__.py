@@ -14,6 +14,9 @@ from cluster.session import SessionError
 from cluster.storage import ResumeError, StorageError
 from configs.schema.base import ConfigError
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C or SIGTERM."""
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -94,6 +97,8 @@ def main() -> None:
 
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # typer's answer to KeyboardInterrupt
+            raise KeyboardInterrupt
     except (ConfigError, ResumeError) as error:
         _fail(2, str(error))
     except typer.Exit as error:
@@ -101,7 +106,7 @@ def main() -> None:
     except (StorageError, SessionError, StmError) as error:
         _fail(1, str(error))
     except (KeyboardInterrupt, typer.Abort):
-        _fail(130, "interrupted; start the same command again to go on")
+        _fail(INTERRUPTED, "interrupted; start the same command again to go on")
     except TyperException as error:
         _fail(2, str(error))
     else:

@@ -32,10 +32,10 @@ def main(
         return
     inputs = check_inputs(config, path)
     uri = _open(run or f"runs/{config.name}", config, inputs, start_over=start_over)
-    with _terminated_as_interrupted():
+    session = connect(address)
+    check_room(config, session)
+    with _terminated_as_interrupted():  # only now: connecting sets a handler of Ray's own
         try:
-            session = connect(address)
-            check_room(config, session)
             summary = drive(uri, config, session)
         except JobError as error:
             sys.stderr.write(f"jobs: {error}; start the same command again to go on from there\n")
