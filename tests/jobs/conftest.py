@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ class CommandLine:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # Where the tests run in the background, their children ignore Ctrl-C unless told otherwise.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
 
     def __call__(self, *arguments: object, timeout: float = 500) -> subprocess.CompletedProcess[str]:
@@ -115,7 +118,7 @@ def conduct(ray_session, tiny, tmp_path) -> Iterator[Callable[..., Conducted]]:
         config = FusegenConfig.model_validate(data)
         folder = tmp_path / name
         Run.open(str(folder), identity(config), {}, "0")
-        return Conducted(folder, Coordinator(str(folder), config, Session(local=False, cpus=0)).run())
+        return Conducted(folder, Coordinator(str(folder), config, Session(local=False, cpus=0, gpus=0)).run())
 
     yield run
 

@@ -10,12 +10,11 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from actors.coordinator import NAMESPACE
-from cluster.storage import digest
 from tests.jobs.conftest import CommandLine, ids_of_chains, results
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -27,7 +26,7 @@ def committed(run: Path) -> int:
     return len(list(run.glob("steps/*/manifest.json")))
 
 
-def wait_until(condition: Callable[[], object], what: str) -> object:
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
     """The first true value of a condition."""
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
@@ -66,15 +65,7 @@ class Victims:
         return self.driver.pid
 
     def the_coordinator(self) -> int:
-        import ray
-
-        def pid() -> int:
-            with contextlib.suppress(ray.exceptions.RayError, ValueError):
-                actor = ray.get_actor(f"coordinator/{digest(str(self.run))}", namespace=NAMESPACE)
-                return int(ray.get(actor.pid.remote(), timeout=30))
-            return 0
-
-        return int(wait_until(pid, "the coordinator"))
+        return wait_until(lambda: children("ray::Coordinator"), "the coordinator")[0]
 
     def a_plm(self) -> int:
         return random.choice(wait_until(lambda: children("ray::Plm"), "a PLM"))
@@ -90,6 +81,7 @@ def victims(jobs, address, finished, tiny, tmp_path) -> Iterator[Victims]:
     yield job
     if job.driver.poll() is None:
         job.driver.kill()
+        job.driver.communicate(timeout=60)
 
 
 def assert_same(run: Path, undisturbed: Path) -> None:
@@ -116,32 +108,30 @@ def test_fact_19_parts_that_are_killed_leave_no_trace(victims, finished, seed):
     assert_same(victims.run, finished)
 
 
-def test_a_machine_that_goes_down_twice_goes_on_where_it_was(jobs, finished, tiny, tmp_path):
-    run, rng = tmp_path / "run", random.Random(3)
+def test_a_machine_that_goes_down_goes_on_where_it_was(jobs, finished, tiny, tmp_path):
+    run, moment = tmp_path / "run", random.Random(3).randrange(5, 45)
     command = ["fusegen", tiny / "job.yaml", "--run", run, "--address", "local"]
-    for moment in sorted(rng.sample(range(1, 45), 2)):
-        driver = jobs.start(*command)
-        wait_until(
-            lambda count=moment, up=driver: committed(run) >= count or up.poll() is not None,
-            f"{moment} steps",
-        )
-        below = psutil.Process(driver.pid).children(recursive=True)
-        driver.kill()  # takes the cluster that it started with it
-        driver.communicate(timeout=60)
-        psutil.wait_procs(below, timeout=60)
-        assert not (run / "stm").exists()
+    driver = jobs.start(*command)
+    wait_until(lambda: committed(run) >= moment or driver.poll() is not None, f"{moment} steps")
+    below = psutil.Process(driver.pid).children(recursive=True)
+    driver.kill()  # takes the cluster that it started with it
+    driver.communicate(timeout=60)
+    psutil.wait_procs(below, timeout=60)
+    assert not (run / "stm").exists()
     steps = {path: path.stat().st_mtime_ns for path in run.glob("steps/*/manifest.json")}
+    assert len(steps) >= moment
     done = jobs(*command)
     assert done.returncode == 0, done.stderr
     assert_same(run, finished)
     assert all(path.stat().st_mtime_ns == before for path, before in steps.items())
 
 
-def test_ctrl_c_ends_with_130_and_one_line_and_the_run_goes_on(victims, finished):
+@pytest.mark.parametrize("interruption", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_ends_with_130_and_one_line_and_the_run_goes_on(victims, finished, interruption):
     wait_until(lambda: committed(victims.run) >= 4, "4 steps")
-    victims.driver.send_signal(signal.SIGINT)
+    victims.driver.send_signal(interruption)
     _, err = victims.driver.communicate(timeout=PATIENCE_S)
-    assert victims.driver.returncode == 130
+    assert victims.driver.returncode == 130, err
     assert err.strip() == "jobs: interrupted; start the same command again to go on"
     again = victims.jobs(*victims.command)
     assert again.returncode == 0, again.stderr
