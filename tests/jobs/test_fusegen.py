@@ -302,7 +302,7 @@ def released(shared, ray_session, tmp_path):
         run = Run.open(str(tmp_path / "run"), identity(config), {}, "0")
         select = run.step("select", "released shots")
         shots = [{"id": f"s{i}", "text": text} for i, text in enumerate(texts)]
-        by_plm = dict.fromkeys(RELEASED, [shots, shots])
+        by_plm = {plm: [shots, shots] for plm in RELEASED}
         select.files.write_json("feedback.json", {"draw": None, "shots": by_plm})
         select.commit()
         chain, writers = Chain(2), Writers(config, Session(local=False, cpus=0, gpus=0))
