@@ -63,8 +63,10 @@ class Coordinator:
 
     def _end_when_orphaned(self) -> None:
         """A driver that lives ends this actor itself; without one it must not hold a node for ever."""
-        me = ray.get_runtime_context().current_actor
-        timer = threading.Timer(ORPHAN_S, ray.kill, [me])
+        context = ray.get_runtime_context()
+        if context.get_actor_id() is None:
+            return
+        timer = threading.Timer(ORPHAN_S, ray.kill, [context.current_actor])
         timer.daemon = True
         timer.start()
 

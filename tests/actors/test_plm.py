@@ -167,7 +167,7 @@ def test_engine_that_does_not_load_says_why_in_one_line(ray_session, tmp_path):
     async def run() -> None:
         bad = spec(engine=RecordedEngine(path=str(tmp_path / "none.parquet")), replicas=2)
         for handle in start_plm(bad, LABELS, 0, num_cpus=0.1):
-            with pytest.raises(ExpertError, match=r"^\S*none.parquet: no such file$"):
+            with pytest.raises(EngineError, match=r"^\S*none.parquet: no such file$"):
                 await wait_ready(handle, bad)
             (error,) = errors(await generate_block(handle, block("a"), bad))
             assert error is not None
