@@ -166,10 +166,14 @@ class RoundOfWriting:
         kept = self.chain.of(self.chain.kept, plm)
         if self.config.samples.quota == "plm":
             left = max(0, target - sum(kept))
-            return Need(quotas_of(left, self.chain.labels), left, by_label=False)
-        quotas = quotas_of(target, self.chain.labels)
+            return Need(self._quotas(left, plm), left, by_label=False)
+        quotas = self._quotas(target, plm)
         rooms = [max(0, quota - have) for quota, have in zip(quotas, kept, strict=True)]
         return Need(rooms, sum(rooms), by_label=True)
+
+    def _quotas(self, count: int, plm: str) -> list[int]:
+        """Samples per label; PLMs take turns in which label gets the odd one."""
+        return quotas_of(count, self.chain.labels, self.names.index(plm))
 
     def _counts(self, plm: str) -> list[int]:
         """How many requests of each label the next wave sends to a PLM."""

@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 from cluster.session import SessionError
 from cluster.storage import ResumeError, StorageError
 from configs.schema.base import ConfigError
+from configs.schema.task import Source
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C or SIGTERM."""
@@ -75,12 +76,24 @@ def evaluate(
     run: RunArgument,
     data: Annotated[str, typer.Option("--data", help="A .jsonl, .jsonl.gz, .csv or .parquet file.")],
     text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    text_b: Annotated[
+        str | None, typer.Option("--text-b", help="Column of the second text, for tasks of text pairs.")
+    ] = None,
     label: Annotated[str, typer.Option(help="Column of the label name.")] = "label_name",
+    label_names: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="VALUE=LABEL", help="Read a value as this label; repeatable."),
+    ] = None,
 ) -> None:
     """Let the model of a finished run answer labelled texts, and print how often it is right."""
     from jobs import evaluate as job
 
-    job.main(run, data, text, label)
+    pairs = [pair.partition("=") for pair in label_names or []]
+    wrong = next((value for value, equals, _ in pairs if not equals), None)
+    if wrong is not None:
+        raise ConfigError(f"--map {wrong}: needs VALUE=LABEL")
+    names = {value: name for value, _, name in pairs}
+    job.main(run, Source(path=data, text=text, text_b=text_b, label=label, label_names=names))
 
 
 @app.command()

@@ -1,5 +1,8 @@
 """Starts a coordinator, follows it until the end, and starts it again when its process dies."""
 
+import contextlib
+import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,10 +15,14 @@ from actors import coordinator
 from actors.steps.runner import StepError, StoppedError
 from cluster.session import Session
 from cluster.storage import ResumeError, StorageError
+from configs.schema.base import ConfigError
 from configs.schema.fusegen import FusegenConfig
+from jobs import report
 from jobs.progress import Progress
 
 REFRESH_S = 0.5
+REPORT_S = 30.0
+"""Least time between two reports of a run at work: drawing one takes seconds."""
 STOP_S = 20.0
 CRASHES = 5
 
@@ -24,25 +31,54 @@ class JobError(Exception):
     """A job that failed after it had started; the message says which step and why."""
 
 
+class Page:
+    """The report of a run at work, drawn again beside it after each round, but not all the time."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri, self.round, self.drawn = uri, 0, time.monotonic()
+        self.thread = threading.Thread()
+
+    def refresh(self, view: dict[str, Any]) -> None:
+        """Draw the page if a round has ended since it was drawn last."""
+        due = time.monotonic() - self.drawn > REPORT_S
+        if due and view["round"] > self.round and not self.thread.is_alive():
+            self.round, self.drawn = view["round"], time.monotonic()
+            self.thread = threading.Thread(target=self._draw, daemon=True)
+            self.thread.start()
+
+    def _draw(self) -> None:
+        with contextlib.suppress(ConfigError, StorageError):  # the run goes on without a picture of it
+            report.write(self.uri, None)
+
+    def close(self) -> None:
+        """Wait for the page that is being drawn: a later one must not be replaced by it."""
+        if self.thread.is_alive():
+            self.thread.join()
+
+
 def drive(uri: str, config: FusegenConfig, session: Session) -> dict[str, Any]:
     """Run the job to its end and return its summary; JobError, or KeyboardInterrupt when stopped."""
     start = partial(coordinator.start, uri, config, session)
+    page = Page(uri)
     try:
         with Progress(uri) as progress:
-            return _follow(start, progress)
+            return _follow(start, progress, page)
     finally:
+        page.close()
         coordinator.end(uri, config)
         if session.local:
             ray.shutdown()
 
 
-def _follow(start: Callable[[], ActorHandle], progress: Progress) -> dict[str, Any]:
+def _follow(start: Callable[[], ActorHandle], progress: Progress, page: Page) -> dict[str, Any]:
     crashes, actor = 0, start()
     running = actor.run.remote()
     while True:
         try:
             ready, _ = ray.wait([running], timeout=REFRESH_S)
-            progress.show(ray.get(actor.view.remote(progress.seen), timeout=STOP_S))
+            view = ray.get(actor.view.remote(progress.seen), timeout=STOP_S)
+            progress.show(view)
+            page.refresh(view)
             if ready:
                 summary: dict[str, Any] = ray.get(running)
                 return summary

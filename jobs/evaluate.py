@@ -10,7 +10,7 @@ from configs.schema.base import ConfigError
 from configs.schema.task import Source
 
 
-def main(uri: str, data: str, text: str, label: str) -> None:
+def main(uri: str, source: Source) -> None:
     """Print accuracy, its 95 % interval, macro F1 and the number of texts; ConfigError for unusable input."""
     run = Run(uri)
     if not run.exists("run.json"):
@@ -19,7 +19,7 @@ def main(uri: str, data: str, text: str, label: str) -> None:
         raise ConfigError(f"{uri}: holds no finished model yet; finish the job first")
     with run.folder("stm") as folder:
         model = stms.load(folder)
-    table = read_labelled(Source(path=data, text=text, label=label), model.labels)
+    table = read_labelled(source, model.labels)
     proba = model.predict_proba(model.encode(table.column("text").to_pylist()))
     score = measures(
         table.column("label").to_numpy(),

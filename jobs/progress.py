@@ -18,6 +18,7 @@ class Progress:
     def __init__(self, uri: str, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
         self.uri, self.seen, self.last = uri, 0, 0.0
+        self.said: dict[str, list[str]] = {}
         self.started = time.monotonic()
         self.live = Live(console=self.console, transient=True) if self.console.is_terminal else None
 
@@ -43,7 +44,9 @@ class Progress:
         elif view["plms"] and "writing" in view["phase"] and time.monotonic() - self.last > PLAIN_S:
             self.last = time.monotonic()
             for name, plm in view["plms"].items():
-                self._line(f"  {name}: " + ", ".join(_cells(plm)))
+                if self.said.get(name) != _cells(plm):
+                    self.said[name] = _cells(plm)
+                    self._line(f"  {name}: " + ", ".join(_cells(plm)))
 
     def restarted(self) -> None:
         """Say that the coordinator died; its log starts anew."""

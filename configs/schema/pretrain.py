@@ -17,6 +17,8 @@ class Corpus(Strict):
     """How many different texts the voice writes."""
     seed: int = Field(default=0, ge=0)
     """Seed of the voice."""
+    alike: int = Field(default=1, ge=1)
+    """How many texts of the voice in a row share a theme: they speak of the same few things."""
     path: str | None = None
     """A `.jsonl`, `.jsonl.gz` or `.parquet` file, or a folder of them, instead of `voice`."""
     text: str = "text"

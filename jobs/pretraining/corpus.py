@@ -42,7 +42,9 @@ def read(corpus: Corpus, labels: tuple[str, ...], *, clean: bool = False) -> lis
 def _rows(corpus: Corpus, clean: bool) -> Iterable[Row]:
     if corpus.voice is not None:
         grammar = load_grammar(locate(corpus.voice))
-        return write(replace(grammar, noise=0.0) if clean else grammar, corpus.count, corpus.seed)
+        return write(
+            replace(grammar, noise=0.0) if clean else grammar, corpus.count, corpus.seed, corpus.alike
+        )
     path = locate(str(corpus.path))
     return (row for file in _files(path) for row in _of_file(file, corpus))
 

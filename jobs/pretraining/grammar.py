@@ -11,7 +11,8 @@ alternative each, or one of these per label. Expansion starts at the rule `text`
     {rule?}         expands it half of the time,
     {one|two|}      is one of the strings between the bars.
 
-No alternative of a rule is used twice in a text while another one is left.
+No alternative of a rule is used twice in a text while another one is left. Texts can share a theme: they are
+then written with the same small part of every rule's alternatives, and speak of the same few things.
 """
 
 import re
@@ -25,6 +26,8 @@ from configs.schema.base import ConfigError
 
 SLOT = re.compile(r"\{([^{}]*)\}")
 WEIGHT = re.compile(r"^(\d+) \* ")
+THEME_SHARE, THEME_LEAST = 0.15, 3
+"""Share of a rule's alternatives that a theme keeps, and how many it keeps at least."""
 
 Alternatives = tuple[list[str], list[int]]
 
@@ -50,10 +53,25 @@ class Grammar:
 
 
 @dataclass
+class _Theme:
+    """The alternatives that a group of texts is written with, drawn when a rule first asks."""
+
+    random: Random
+    kept: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+
+    def places(self, rule: str, label: str, count: int) -> list[int]:
+        if (rule, label) not in self.kept:
+            size = min(count, max(THEME_LEAST, round(THEME_SHARE * count)))
+            self.kept[rule, label] = sorted(self.random.sample(range(count), size))
+        return self.kept[rule, label]
+
+
+@dataclass
 class _Draft:
     """What one text remembers while it is written."""
 
     random: Random
+    theme: _Theme | None = None
     kept: dict[str, str] = field(default_factory=dict)
     used: set[tuple[str, int]] = field(default_factory=set)
 
@@ -77,14 +95,21 @@ def load_grammar(path: Path) -> Grammar:
     )
 
 
-def write(grammar: Grammar, count: int, seed: int) -> list[tuple[str, str]]:
-    """`count` different (text, label) pairs, labels in turn; the same for the same arguments."""
+def write(grammar: Grammar, count: int, seed: int, alike: int = 1) -> list[tuple[str, str]]:
+    """`count` different (text, label) pairs, labels in turn; the same for the same arguments.
+
+    Each `alike` texts in a row share a theme.
+    """
     random = Random(seed)
+    theme: _Theme | None = None
     rows: list[tuple[str, str]] = []
     seen: set[str] = set()
     for _ in range(20 * count):
         label = grammar.labels[len(rows) % len(grammar.labels)]
-        text = _text(grammar, _written_for(grammar, label, random), random)
+        if alike > 1 and len(rows) % alike == 0:
+            theme = _Theme(random)
+        draft = _Draft(random, theme)
+        text = _tidy(_expand(grammar, "text", _written_for(grammar, label, random), draft))
         if text not in seen and grammar.words[0] <= len(text.split()) <= grammar.words[1]:
             seen.add(text)
             rows.append((text, label))
@@ -99,13 +124,9 @@ def _written_for(grammar: Grammar, label: str, random: Random) -> str:
     return random.choice([other for other in grammar.labels if other != label])
 
 
-def _text(grammar: Grammar, label: str, random: Random) -> str:
-    return _tidy(_expand(grammar, "text", label, _Draft(random)))
-
-
 def _expand(grammar: Grammar, rule: str, label: str, draft: _Draft) -> str:
     options, weights = grammar.alternatives(rule, label)
-    places = range(len(options))
+    places = draft.theme.places(rule, label, len(options)) if draft.theme else range(len(options))
     free = [place for place in places if (rule, place) not in draft.used] or list(places)
     (chosen,) = draft.random.choices(free, [weights[place] for place in free])
     draft.used.add((rule, chosen))

@@ -1,9 +1,9 @@
 """Training windows: a task's prompt, zero-shot or with shots, and a text of the label that it asks for.
 
 A model trained on `prompt + text + quote + end` continues a prompt like any larger one and stops. In feedback
-windows the shots mostly resemble the text (nearest by TF-IDF among a random pool, both labels alike), so that
-the model learns to take up what its shots speak of; a text nearly equal to the target is never its shot, so
-that it does not learn to copy.
+windows the shots mostly resemble the text (nearest by TF-IDF, both labels alike), so that the model learns to
+take up what its shots speak of; a text nearly equal to the target is never its shot, so that the model does
+not learn to copy.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,8 +20,7 @@ from fusion.generation.prompts import zero_shot
 from jobs.pretraining.corpus import Row
 
 BLOCK = 256
-POOL = 4096
-NEAREST = 24
+NEAREST = 12
 TOO_NEAR = 0.8
 
 PAD, END = "<pad>", "</s>"
@@ -53,11 +52,13 @@ class WindowSource:
         """`rows` are learned; shots come from `rows` and `company`; too long windows lose shots,
         and a text that is too long alone is left out."""
         self._rows, self._texts = rows, [text for text, _ in (*rows, *company)]
-        self._label = np.array([label for _, label in (*rows, *company)])
         self._labels = {label.name: label for label in task.labels}
+        self._label = np.array([list(self._labels).index(label) for _, label in (*rows, *company)])
         self._task, self._form, self._tokenizer, self._positions = task, form, tokenizer, positions
         self._random = np.random.default_rng(seed)
-        self._vectors = TfidfVectorizer(sublinear_tf=True, min_df=2, max_df=0.2).fit_transform(self._texts)
+        self._vectors = TfidfVectorizer(
+            sublinear_tf=True, min_df=2, max_df=0.2, dtype=np.float32
+        ).fit_transform(self._texts)
 
     def __iter__(self) -> Iterator[Window]:
         fits = True
@@ -73,36 +74,41 @@ class WindowSource:
         )
 
     def _block(self, targets: np.ndarray) -> Iterator[Window]:
-        own, foreign = len(self._rows), len(self._texts) - len(self._rows)
-        pools = [self._random.choice(own, min(POOL, own), replace=False)]
-        if foreign:
-            pools.append(own + self._random.choice(foreign, min(POOL, foreign), replace=False))
+        own = len(self._rows)
+        pools = [pool for pool in np.split(np.arange(len(self._texts)), [own]) if len(pool)]
         near = [(self._vectors[targets] @ self._vectors[pool].T).toarray() for pool in pools]
         for place, target in enumerate(targets):
             if self._random.random() >= self._form.feedback:
                 window = self._zero_shot(target)
             else:
-                window = self._feedback(target, self._shots(target, pools, [rows[place] for rows in near]))
+                scores = [rows[place] for rows in near]
+                window = self._feedback(target, self._shots(target, pools, scores))
             if len(window.ids) <= self._positions:
                 yield window
 
-    def _shots(self, target: int, pools: list[np.ndarray], near: list[np.ndarray]) -> list[int]:
-        """Indices of one to `shots` texts, small numbers more often."""
-        most = self._form.shots
+    def _shots(self, target: int, pools: list[np.ndarray], scores: list[np.ndarray]) -> list[int]:
+        """Indices of one to `shots` texts, small numbers more often, both labels alike."""
+        most, similar = self._form.shots, self._random.random() < self._form.similar
         count = int(self._random.integers(1, most + 1)) if self._random.random() < 0.5 else 1 + most // 4
-        similar = self._random.random() < self._form.similar
-        taken: list[int] = []
+        allowed = [
+            [self._allowed(pool, score, code, similar) for code in range(len(self._labels))]
+            for pool, score in zip(pools, scores, strict=True)
+        ]
+        taken = [target]
         for _ in range(count):
-            which = int(len(pools) > 1 and self._random.random() < self._form.foreign)
-            pool, score = pools[which], near[which]
-            allowed = (score < TOO_NEAR) & (pool != target) & ~np.isin(pool, taken)
-            if similar:
-                allowed &= self._label[pool] == self._random.choice(list(self._labels))
-                best = np.argsort(-score * allowed, kind="stable")[:NEAREST]
-                allowed &= np.isin(np.arange(len(pool)), best)
-            if allowed.any():
-                taken.append(int(pool[self._random.choice(np.flatnonzero(allowed))]))
-        return taken
+            by_label = allowed[int(len(pools) > 1 and self._random.random() < self._form.foreign)]
+            places = by_label[self._random.integers(len(by_label))]
+            free = places[~np.isin(places, taken)]
+            if len(free):
+                taken.append(int(self._random.choice(free)))
+        return taken[1:]
+
+    def _allowed(self, pool: np.ndarray, score: np.ndarray, label: int, similar: bool) -> np.ndarray:
+        """The texts of a label in a pool that may be shots: the nearest ones, or all."""
+        places = np.flatnonzero((score < TOO_NEAR) & (self._label[pool] == label))
+        if similar and len(places) > NEAREST:
+            places = np.sort(places[np.argpartition(-score[places], NEAREST)[:NEAREST]])
+        return pool[places]
 
     def _zero_shot(self, target: int) -> Window:
         return self._joined([(zero_shot(self._labels[self._rows[target][1]].zero_shot), False)], target)

@@ -28,7 +28,7 @@ from configs.schema.base import identity
 from configs.schema.fusegen import FusegenConfig
 from configs.schema.plm import PlmSpec
 
-REQUESTS = 2000
+REQUESTS = 6000
 
 
 def main(arguments: list[str]) -> None:

@@ -32,8 +32,12 @@ MODELS = {
 
 
 def main(kinds: list[str]) -> None:
-    """Print the table for `kinds`."""
+    """Print the table for `kinds`, or for all of them."""
+    if not DATA.is_dir():
+        print("skipped: needs the recorded generations beside the repository")
+        return
     train, test = generations(), reviews()
+    kinds = kinds or ["linear", "head", "full"]
     for kind in kinds:
         for spec in MODELS[kind]:
             measure(create(spec, LABELS, seed=0), train, test)
@@ -104,4 +108,4 @@ def indices(names: list[str]) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["linear", "head"])
+    main(sys.argv[1:])
