@@ -129,6 +129,7 @@ class Coordinator:
         if self.config.eval is None:
             return None
         self.board.enter("evaluating on real labels")
+        fusegen.embed_evaluation(self.config, self.steps)
         by_round = {f"round/{number}": key for number, key in enumerate(main.unions) if key}
         calls = fusegen.predict_calls(self.config, trained | by_round)
         predictions = dict(zip(calls, self.steps.do(list(calls.values())), strict=True))

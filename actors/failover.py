@@ -2,7 +2,7 @@
 
 Two halves. The caller repeats a call until a deadline, whatever kills the process in between. The called
 process keeps a journal beside itself of what it is working on, and so knows after a restart what it died
-on: a block that killed it twice is given up instead of killing it for ever. Counting on the called side
+on: a block that killed it three times is given up instead of killing it for ever. Counting on the called side
 tells the guilty block from those that waited behind it, and a request from a node that went away.
 """
 

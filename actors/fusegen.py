@@ -20,6 +20,8 @@ from configs.schema.stm import StmSpec
 from fusion.generation.schedule import sizes
 
 TRAIN = "actors.steps.training:train"
+EMBEDS = {"num_cpus": 0.1}
+"""What a step asks for that only waits for Ray Data."""
 
 
 @dataclass
@@ -113,7 +115,7 @@ class Fusegen:
         """Have the texts of a variant embedded where the model needs vectors."""
         if spec.kind == "head":
             params = {"chain": list(outcome.chain.keys), "stm": identity(spec)}
-            self.steps.one(Call("embed", "actors.steps.embedding:embed", params, {"num_cpus": 0.1}))
+            self.steps.one(Call("embed", "actors.steps.embedding:embed", params, EMBEDS))
 
     def _train(self, config: FusegenConfig, outcome: Outcome) -> None:
         """One model per PLM, each scoring all samples, and one on all samples, side by side."""
@@ -224,6 +226,16 @@ def _per_plm(method: Fusegen, name: str, *, final: bool) -> dict[str, Call]:
 
 def _writers(outcome: Outcome) -> list[str]:
     return [plm for plm, counts in outcome.chain.kept.items() if sum(counts)]
+
+
+def embed_evaluation(config: FusegenConfig, steps: Steps) -> None:
+    """Have the evaluation texts embedded once for all models that need vectors."""
+    assert config.eval is not None  # noqa: S101 - callers check
+    for spec in (config.stm.rounds, config.stm.final):
+        if spec.kind == "head":
+            source = {"eval": identity(config.eval), "labels": list(config.task.label_names)}
+            params = {**source, "stm": identity(spec)}
+            steps.one(Call("embed-eval", "actors.steps.embedding:embed_evaluation", params, EMBEDS))
 
 
 def predict_calls(config: FusegenConfig, models: dict[str, str]) -> dict[str, Call]:

@@ -3,7 +3,7 @@
 It loads its engine once and stays warm over all rounds. It has no state but the engine, so that a killed
 process restarts anywhere and answers the same request with the same text. Ray restarts it without limit and
 retries nothing; `generate_block` repeats a block until its deadline. Whatever goes wrong with a block ends
-in its completions: an exception of the engine at once, the death of the process when it happens twice.
+in its completions: an exception of the engine at once, the death of the process when it happens three times.
 """
 
 import os
@@ -31,7 +31,8 @@ from actors.engines.base import (
 from actors.failover import CrashJournal, ExpertError, call_with_failover, reason
 from configs.schema.plm import PlmSpec, Sampling
 
-MAX_CRASHES = 2
+MAX_CRASHES = 3
+"""Deaths on one block before it is given up: two may be chance, killed from outside."""
 MAX_PENDING_CALLS = 64
 Loader = Callable[[PlmSpec, Sequence[str], int], Engine]
 
@@ -79,7 +80,7 @@ class Plm:
         return self._engine.available(round, label, zero_shot, ordinal, index)
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Generated:
-        """Answer a block of requests; error completions for all if it raised or killed the process twice."""
+        """Answer a block of requests; error completions for all if it raises or keeps killing us."""
         engine = self._engine
         block = blake2b("\n".join(request.id for request in requests).encode(), digest_size=16).hexdigest()
         # The count stays after giving up: the next block may kill the process before this answer is through.

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from configs.load import locate
 from configs.schema.base import ConfigError
 from configs.schema.task import Source
+from fusion.generation.filtering import SEPARATOR
 
-SEPARATOR = "[SEP]"
 READERS = ".jsonl, .jsonl.gz, .csv or .parquet"
 
 

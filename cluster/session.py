@@ -8,13 +8,17 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import ray
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 
 OBJECT_STORE_BYTES = 1 << 30
 CONNECT_S = 10.0
 WORKERS = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1", "TOKENIZERS_PARALLELISM": "false"}
 """Workers that reserved no GPU see none, so that what they compute does not depend on where they run."""
+PACKAGES = ("configs", "cluster", "fusion", "actors", "jobs")
 
 
 class SessionError(Exception):
@@ -63,15 +67,21 @@ def connect(address: str = "auto") -> Session:
             )
             return Session(local=True, cpus=cpus, gpus=ray.cluster_resources().get("GPU", 0.0))
         _reach(str(target))
-        ray.init(
-            address=target, log_to_driver=False, logging_level="error", runtime_env={"env_vars": WORKERS}
-        )
+        ray.init(address=target, log_to_driver=False, logging_level="error", runtime_env=_environment())
     except Exception as error:  # a process boundary: Ray raises a bare Exception when its start times out
         reason = " ".join(str(error).split())[:200]
         raise SessionError(
             f"Ray at {target or 'this machine'}: cannot be reached or started: {reason}"
         ) from error
     return Session(local=False, cpus=0.0, gpus=0.0)
+
+
+def _environment() -> dict[str, Any]:
+    """What workers of a cluster need: our packages as they are here; a submitted job brings its own."""
+    if RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ:
+        return {"env_vars": WORKERS}
+    root = Path(__file__).parents[1]
+    return {"env_vars": WORKERS, "py_modules": [str(root / name) for name in PACKAGES]}
 
 
 def _reach(address: str) -> None:

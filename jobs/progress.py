@@ -81,11 +81,12 @@ def _table(view: dict[str, Any]) -> Table:
 
 def _cells(plm: dict[str, Any]) -> list[str]:
     rejected = sum(plm["rejected"].values())
+    rate = [f"{plm['tokens_per_second']:.0f} tokens/s"] if plm["tokens_per_second"] else []
     return [
         f"kept {plm['kept']} of {plm['wanted']}",
         f"answered {plm['answered']} of {plm['asked']}",
         f"rejected {rejected}",
-        f"{plm['tokens_per_second']:.0f} tokens/s",
+        *rate,
         f"ETA {_eta(plm['eta'])}",
     ]
 

@@ -20,6 +20,8 @@ from fusion.generation import cartography, diversity
 POINTS = 1500
 EXAMPLES = 4
 EXTREMES = 6
+LEAST_WEIGHT = 1e-3
+"""In units of the mean; the histogram counts smaller ones as this."""
 EXAMPLE_COLUMNS = [
     "id",
     "plm",
@@ -91,7 +93,8 @@ def _points(run: Run, params: dict[str, Any], samples: Scored) -> list[dict[str,
 def _weight_stats(weights: NDArray[np.float64], owners: NDArray[np.object_]) -> dict[str, Any]:
     """Distribution of the weights relative to their mean; survivors keep at least half of it."""
     relative = weights / weights.mean()
-    edges = np.linspace(0.0, max(2.0, float(relative.max())), 21)
+    shown = np.maximum(relative, LEAST_WEIGHT)
+    edges = np.geomspace(LEAST_WEIGHT, max(2.0, float(relative.max())), 25)
     per_plm = {
         plm: {
             "survivors": round(float((relative[owners == plm] >= 0.5).mean()), 4),
@@ -99,8 +102,8 @@ def _weight_stats(weights: NDArray[np.float64], owners: NDArray[np.object_]) -> 
         }
         for plm in dict.fromkeys(owners.tolist())
     }
-    counts = {plm: np.histogram(relative[owners == plm], edges)[0].tolist() for plm in per_plm}
-    return {"edges": [round(float(e), 4) for e in edges], "counts": counts, "plms": per_plm}
+    counts = {plm: np.histogram(shown[owners == plm], edges)[0].tolist() for plm in per_plm}
+    return {"edges": [round(float(e), 6) for e in edges], "counts": counts, "plms": per_plm}
 
 
 def _diversity(table: pa.Table) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from actors.stms.base import FloatArray, IntArray, Stm, StmError, check_finite, 
 from actors.stms.pretrained import load_model, load_tokenizer
 from actors.stms.tokens import Tokens
 from configs.schema.stm import FullStm
+from fusion.generation.reweighting import weighted_loss
 
 EVAL_BATCH = 64
 
@@ -87,7 +88,7 @@ class FullModel(Stm[Tokens, FullStm]):
             total = torch.zeros((), device=self._device)
             for batch in encoded.shuffled(spec.batch_size, rng):
                 losses = cross_entropy(self._logits(encoded, batch), targets[batch], reduction="none")
-                loss = (weights[batch] * losses).mean()
+                loss = weighted_loss(losses, weights[batch])
                 loss.backward()
                 optimizer.step()
                 optimizer.zero_grad()

@@ -36,12 +36,6 @@ def duplicate_rate(texts: Sequence[str]) -> float:
     return 1 - len(set(texts)) / len(texts) if texts else 0.0
 
 
-def copy_rate(texts: Sequence[str], shots: Sequence[str]) -> float:
-    """The share of texts that equal a shot."""
-    known = set(shots)
-    return sum(text in known for text in texts) / len(texts) if texts else 0.0
-
-
 def self_overlap(texts: Sequence[str]) -> float:
     """The mean, over texts, of the share of their distinct word 4-grams that another text has too: what
     self-BLEU asks, in linear time. Texts below four words count as one gram, empty ones not at all."""
@@ -52,7 +46,7 @@ def self_overlap(texts: Sequence[str]) -> float:
 
 
 def describe(texts: Sequence[str]) -> dict[str, float | int | dict[str, float]]:
-    """All of the above that need no shots."""
+    """All of the above."""
     return {
         "texts": len(texts),
         "distinct_1": distinct_n(texts, 1),

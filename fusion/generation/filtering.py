@@ -2,7 +2,7 @@
 
 `cut` ends a raw continuation. A `Filter` then asks the questions of its `Rules` in a fixed order and
 remembers what it kept, so that later texts are compared with all earlier ones of the run. Every rule can be
-switched off; `AUTHORS` leaves what the authors do. Pair tasks store `sentence1[SEP]sentence2`, and only the
+switched off. Pair tasks store `sentence1[SEP]sentence2`, and only the
 written second part counts in comparisons, and only against second parts to the same first one: one premise
 serves every label.
 """
@@ -78,8 +78,7 @@ def cut(raw: str, rule: Literal["quote", "question"]) -> str | None:
 class Rules:
     """What a text must pass, each rule a switch; the defaults are those of the `fixed` preset."""
 
-    cut: Literal["quote", "question", "none"] = "quote"
-    """`none` takes all texts as finished."""
+    cut: Literal["quote", "question"] = "quote"
     min_words: int = 10
     word_count: Literal["words", "fields"] = "words"
     """`fields` splits at single spaces, as the authors do, so that double spaces count as words."""
@@ -94,15 +93,11 @@ class Rules:
     templates: tuple[str, ...] = ()
     """Parts of prompts whose echo rejects a text; case and spacing do not matter."""
     copies: bool = True
-    copy_overlap: float = 0.7
+    copy_overlap: float = 0.8
     """A text is a copy of a shot if they share this part of the word 3-grams of the shorter one."""
     duplicates: Literal["off", "exact", "near"] = "near"
     near_threshold: float = 0.8
     """Least Jaccard similarity of the sets of word 3-grams of two near-duplicates."""
-
-
-AUTHORS = Rules(word_count="fields", placeholders=False, refusals=False, copies=False, duplicates="off")
-"""The authors' rules for a task without markers (their exact-duplicate check spans one batch of four)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +140,7 @@ class Filter:
     ) -> Verdict:
         """What becomes of one continuation, written for `label` and, in pair tasks, for `context`; `finished`
         texts were cut before."""
-        written = raw if finished or self.rules.cut == "none" else cut(raw, self.rules.cut)
+        written = raw if finished else cut(raw, self.rules.cut)
         if written is None:
             return Verdict(raw, "no_question" if self.rules.cut == "question" else "uncut")
         text = f"{context}{SEPARATOR}{written}" if self.rules.pair else written

@@ -7,14 +7,6 @@ from scipy.stats import binomtest
 RESAMPLES = 10_000
 
 
-def accuracy(labels: ArrayLike, predicted: ArrayLike) -> float:
-    """The share of equal entries; ValueError without samples."""
-    equal = np.asarray(labels) == np.asarray(predicted)
-    if not equal.size:
-        raise ValueError("accuracy needs at least one sample")
-    return float(equal.mean())
-
-
 def macro_f1(labels: ArrayLike, predicted: ArrayLike, n_classes: int) -> float:
     """The mean over classes of F1; a class that occurs in neither counts zero."""
     truth, guess = np.asarray(labels), np.asarray(predicted)

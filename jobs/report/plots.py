@@ -8,7 +8,7 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from jobs.report import tables
 from jobs.report.drawing import DARK, INK, MUTED, QUIET, STYLE, SURFACE, canvas, plain, series, svg
@@ -252,13 +252,14 @@ def _weights(facts: Facts) -> Drawn | None:
         axes.stairs(values, edges, fill=True, color=series(facts.plms.index(plm)))
         axes.axvline(1, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
         axes.set_title(plm, loc="left", color=INK, fontsize=10, weight="bold", pad=3)
-        axes.set_xlim(0, edges[-1])
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.set_xscale("log")
+        axes.set_xlim(edges[0], edges[-1])
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_locator(MaxNLocator(3))
         _numbers(axes, "x", lambda value: f"{value:g}")
         _numbers(axes, "y", percent)
         plain(axes, x=False)
-    figure.supxlabel("weight in units of the mean", fontsize=10, color=MUTED)
+    figure.supxlabel("weight in units of the mean, the least ones in the first bar", fontsize=10, color=MUTED)
     figure.supylabel("share of its texts", fontsize=10, color=MUTED)
     return figure, f"Distribution of weights by PLM: {', '.join(plms)}"
 

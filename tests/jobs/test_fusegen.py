@@ -15,8 +15,11 @@ from actors.engines.base import Completion, load_engine
 from actors.plm import start_plm
 from actors.steps import runner
 from actors.steps.runner import StepError
+from actors.steps.training import vector_cache
+from actors.vectors import read_vectors
 from cluster.storage import Run
 from configs.schema.fusegen import VARIANTS
+from configs.schema.stm import HeadStm
 from tests import corpus
 from tests.jobs.conftest import Conducted, ids_of_chains, results
 
@@ -192,10 +195,14 @@ def test_without_rounds_everything_is_written_at_once_and_a_shortfall_is_reporte
 
 
 def test_rounds_and_result_may_use_different_models(conduct):
-    done = conduct(**SHORT, stm={"rounds": {"kind": "head"}, "final": {"kind": "linear"}}, eval=None)
+    done = conduct(**SHORT, stm={"rounds": {"kind": "head"}, "final": {"kind": "linear"}})
     assert done.summary["stm"] == {"rounds": "head", "final": "linear"}
-    assert done.steps("embed")
     assert len(done.dataset()) == 60
+    (key,) = done.steps("embed-eval")
+    texts = done.run.read_table(f"steps/{key}/texts.parquet").column("text").to_pylist()
+    found, places = read_vectors(texts, vector_cache(done.run), HeadStm())
+    assert found is not None
+    assert len(places) == len(texts) == done.summary["final"]["n"]
 
 
 def scripted(monkeypatch, behaviour):
@@ -250,7 +257,7 @@ def test_poisonous_and_failing_requests_end_as_error_rows_and_their_plms_go_on(c
     killed = [row for row in errors if row["plm"] == "fan"]
     assert "fan-r0-l1-0000002" in {row["id"] for row in killed}
     assert len(killed) == 4  # its block
-    assert all("died 2 times" in row["error"] for row in killed)
+    assert all("died 3 times" in row["error"] for row in killed)
     failed = [row["error"] for row in errors if row["plm"] == "grump"]
     assert failed == ["too long for its context"] * 2  # once for each label
     assert done.summary["samples"]["rejected"]["error"] == 6

@@ -140,7 +140,7 @@ def _report(plms: list[str] = PLMS) -> dict[str, Any]:
         },
         "label_agreement": dict.fromkeys(plms, 0.887) if k > 1 else {},
         "weights": {
-            "edges": [0.0, 0.5, 1.0, 1.5, 2.0],
+            "edges": [0.001, 0.01, 0.1, 1.0, 2.0],
             "counts": {plm: [10, 5, 500, 85] for plm in plms},
             "plms": dict.fromkeys(plms, weighed),
         },

@@ -18,7 +18,6 @@ def test_lengths_are_in_words():
 
 def test_repetition():
     assert diversity.duplicate_rate(["a", "b", "a", "a"]) == 0.5
-    assert diversity.copy_rate(["a", "b", "a", "c"], ["a", "x"]) == 0.5
 
 
 def test_self_overlap_sees_shared_phrases():

@@ -201,14 +201,16 @@ def released(shared):
     return rows[rows.split == "fusegen"], prompts[prompts.kind == "feedback"]
 
 
-OFF = Rules(cut="none", min_words=0, placeholders=False, refusals=False, copies=False, duplicates="off")
+OFF = Rules(min_words=0, placeholders=False, refusals=False, copies=False, duplicates="off")
 
 
 def test_fact_18_distinct_texts_of_the_released_unions(released):
     rows, _ = released
     for seed, distinct in ((1, 5975), (42, 5772), (12345, 5718)):
         judge = Filter(replace(OFF, duplicates="exact"), [])
-        verdicts = Counter(judge.judge(text, 0).status for text in rows[rows.seed == seed].text)
+        verdicts = Counter(
+            judge.judge(text, 0, finished=True).status for text in rows[rows.seed == seed].text
+        )
         assert verdicts == {"kept": distinct, "duplicate": 6000 - distinct}
 
 
@@ -218,6 +220,6 @@ def test_fact_18_exact_copies_of_shots_in_the_released_texts(released):
     shots = [line.removeprefix("The movie review is: ") for line in prompt.split("\n")[:8]]
     llama = rows[(rows.seed == 12345) & (rows.plm == "llama-2-7b-chat-hf") & (rows["round"] > 0)].text
     judge = Filter(replace(OFF, copies=True), shots)
-    verdicts = [judge.judge(text, 0) for text in llama]
+    verdicts = [judge.judge(text, 0, finished=True) for text in llama]
     assert sum(v.status == "copy" and v.text == v.of for v in verdicts) == 123
     assert sum(v.status == "copy" for v in verdicts) > 123
