@@ -242,7 +242,15 @@ def predict_calls(config: FusegenConfig, models: dict[str, str]) -> dict[str, Ca
     """Steps in which each model (by name: its training step) answers the evaluation set."""
     assert config.eval is not None  # noqa: S101 - callers check
     shared: dict[str, Any] = {"eval": identity(config.eval), "labels": list(config.task.label_names)}
+    baseline = getattr(config.stm, config.baselines.stm)
+    trained_as = {name: config.stm.rounds if name.startswith("round/") else baseline for name in models}
+    trained_as |= {config.variant[0]: config.stm.final}
     return {
-        name: Call("predict", "actors.steps.evaluation:predict", {"model": key, **shared})
+        name: Call(
+            "predict",
+            "actors.steps.evaluation:predict",
+            {"model": key, **shared},
+            resources_of(trained_as[name]),
+        )
         for name, key in models.items()
     }
