@@ -288,7 +288,8 @@ def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:  # noqa: AN
 
 def fresh(uri: str) -> str:
     """A run directory that does not exist yet: the given one, or it with a number appended."""
+    place, mark, options = uri.partition("?")
     candidate, number = uri, 2
     while Storage(candidate).exists(""):
-        candidate, number = f"{uri.rstrip('/')}-{number}", number + 1
+        candidate, number = f"{place.rstrip('/')}-{number}{mark}{options}", number + 1
     return candidate

@@ -42,7 +42,8 @@ def main(
             raise typer.Exit(1) from None
     page = report.write(uri, None)
     typer.echo(result_table(summary))
-    typer.echo(f"\nReport    {page}\nData set  {uri}/dataset/train.parquet\nModel     {uri}/stm")
+    dataset, model = (Run(uri).below(path).uri for path in ("dataset/train.parquet", "stm"))
+    typer.echo(f"\nReport    {page}\nData set  {dataset}\nModel     {model}")
 
 
 def check_inputs(config: FusegenConfig, path: str) -> dict[str, str]:
@@ -78,7 +79,7 @@ def check_room(config: FusegenConfig, session: Session) -> None:
     if writers + trainers > session.gpus:
         raise ConfigError(
             f"plms and stm ask for {writers:g} + {trainers:g} GPUs, this machine has {session.gpus:g}; "
-            "name a cluster with --address, or set num_gpus"
+            "name a cluster with --address, lower num_gpus, or give stm.rounds and stm.final that need none"
         )
     for name in ("rounds", "final"):
         cpus = getattr(config.stm, name).num_cpus

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.fs as pafs
 import pytest
 
 os.environ.update(
@@ -15,6 +16,9 @@ os.environ.update(
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
     HF_HUB_OFFLINE="1",
     TOKENIZERS_PARALLELISM="false",
+    AWS_ACCESS_KEY_ID="a",
+    AWS_SECRET_ACCESS_KEY="b",  # noqa: S106
+    AWS_EC2_METADATA_DISABLED="true",
 )
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +31,20 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the shared data folder beside the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """A bucket of an S3 server on this machine: a URI with `{}` where the path goes."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    options = f"region=us-east-1&scheme=http&endpoint_override=127.0.0.1:{port}"
+    pafs.FileSystem.from_uri(f"s3://runs?{options}&allow_bucket_creation=true")[0].create_dir("runs")
+    yield f"s3://runs/{{}}?{options}"
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -34,14 +34,13 @@ class FullModel(Stm[Tokens, FullStm]):
     def __init__(self, spec: FullStm, labels: Sequence[str], seed: int) -> None:
         """Prepare an untrained model; the checkpoint is loaded when it is needed."""
         super().__init__(spec, labels, seed)
-        self._source = spec.model
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._bfloat16 = spec.dtype == "bfloat16" or (spec.dtype == "auto" and has_bfloat16(self._device))
         self._trained: PreTrainedModel | None = None
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
-        return load_tokenizer(self._source)
+        return load_tokenizer(self.spec.model)
 
     @property
     def _model(self) -> PreTrainedModel:
@@ -153,8 +152,9 @@ class FullModel(Stm[Tokens, FullStm]):
         self._tokenizer.save_pretrained(folder)
 
     def _load(self, folder: Path) -> None:
-        self._source = str(folder)
-        self._trained = self._load_classifier(self._source)
+        # The folder may be a temporary copy: nothing is left for later.
+        self._tokenizer = load_tokenizer(str(folder))
+        self._trained = self._load_classifier(str(folder))
 
 
 def has_bfloat16(device: torch.device) -> bool:

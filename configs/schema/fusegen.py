@@ -182,7 +182,8 @@ class Stms(Strict):
     """The small task models: one kind for the rounds (and for weighting), one for the result."""
 
     rounds: StmSpec = LinearStm()
-    """Model that scores samples in each round, judges them for weighting, and serves the baselines."""
+    """Model that scores samples in each round, judges them for weighting, and serves the baselines. Where
+    PLMs have GPUs, `full` with a GPU is the default, for the result too."""
     final: StmSpec = FullStm()
     """Model that is trained on the finished data set and published."""
 
@@ -244,7 +245,7 @@ class FusegenConfig(Strict):
         if not isinstance(data, dict):
             return data
         data = _under(data, PRESETS.get(str(data.get("preset", "fixed")), {}))
-        return _with_generations(data)
+        return _with_gpus(_with_generations(data))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -291,3 +292,14 @@ def _with_generations(data: dict[str, Any]) -> dict[str, Any]:
             plm = {**plm, "engine": {**shared, **engine}}  # noqa: PLW2901
         plms.append(plm)
     return {**data, "plms": plms}
+
+
+def _with_gpus(data: dict[str, Any]) -> dict[str, Any]:
+    """Where PLMs have GPUs, task models that the file does not name have one too."""
+    plms, stm = data.get("plms"), data.get("stm", {})
+    if not isinstance(plms, (list, tuple)) or not isinstance(stm, dict):
+        return data
+    if not any(isinstance(plm, dict) and plm.get("num_gpus") for plm in plms):
+        return data
+    full = {"kind": "full", "num_gpus": 1}
+    return {**data, "stm": {"rounds": full, "final": full, **stm}}

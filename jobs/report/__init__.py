@@ -52,7 +52,7 @@ def write(run_uri: str, output: str | None) -> str:
     page = render(run.read_json("summary.json"), report, run.read_json("run.json")).encode()
     if output is None:
         run.write_bytes(PAGE, page)
-        return f"{run_uri.rstrip('/')}/{PAGE}"
+        return run.below(PAGE).uri
     folder, _, name = output.rpartition("/")
     Storage(folder or ".").write_bytes(name, page)
     return output

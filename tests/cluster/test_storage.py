@@ -16,6 +16,14 @@ from cluster.storage import ResumeError, Run, Storage, StorageError
 CONFIG = {"seed": 1, "samples": {"rounds": 4}}
 
 
+@pytest.fixture(params=["local", "s3"])
+def place(request, tmp_path):
+    """An empty place on each kind of filesystem."""
+    if request.param == "local":
+        return str(tmp_path / "place")
+    return request.getfixturevalue("bucket").format(tmp_path.name)
+
+
 def opened(path, config=None, inputs=None):
     return Run.open(str(path), config or CONFIG, inputs or {}, "0")
 
@@ -38,12 +46,12 @@ def test_files_that_are_being_written_are_not_listed(tmp_path):
     assert files.names() == ["x.parquet"]
 
 
-def test_missing_directory_has_no_names(tmp_path):
-    assert Storage(str(tmp_path)).names("nothing/here") == []
+def test_missing_directory_has_no_names(place):
+    assert Storage(place).names("nothing/here") == []
 
 
-def test_table_survives_a_round_trip(tmp_path):
-    files = Storage(str(tmp_path))
+def test_table_survives_a_round_trip(place):
+    files = Storage(place)
     table = pa.table({"text": ["ä", "b"], "n": [1, 2]})
     files.write_table("t.parquet", table)
     assert files.read_table("t.parquet").equals(table)
@@ -76,8 +84,8 @@ def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
     assert files.names() == []
 
 
-def test_step_is_done_when_its_manifest_exists(tmp_path):
-    run = opened(tmp_path / "run")
+def test_step_is_done_when_its_manifest_exists(place):
+    run = opened(place)
     step = run.step("train", {"a": 1})
     step.files.write_bytes("model.bin", b"1")
     assert step.manifest is None
@@ -87,29 +95,29 @@ def test_step_is_done_when_its_manifest_exists(tmp_path):
     assert run.step("other", {"a": 1}).key != step.key
 
 
-def test_the_order_of_keys_does_not_change_a_step(tmp_path):
-    run = opened(tmp_path / "run")
+def test_the_order_of_keys_does_not_change_a_step(place):
+    run = opened(place)
     assert run.step("s", {"a": 1, "b": 2}).key == run.step("s", {"b": 2, "a": 1}).key
 
 
-def test_same_configuration_is_continued(tmp_path):
-    opened(tmp_path / "run", inputs={"f": "1"})
-    assert opened(tmp_path / "run", inputs={"f": "1"}).read_json("run.json")["config"] == CONFIG
+def test_same_configuration_is_continued(place):
+    opened(place, inputs={"f": "1"})
+    assert opened(place, inputs={"f": "1"}).read_json("run.json")["config"] == CONFIG
 
 
-def test_another_configuration_is_refused_with_its_keys(tmp_path):
-    opened(tmp_path / "run")
+def test_another_configuration_is_refused_with_its_keys(place):
+    opened(place)
     with pytest.raises(ResumeError, match=r"samples\.rounds.*--fresh"):
-        opened(tmp_path / "run", {"seed": 1, "samples": {"rounds": 5}})
+        opened(place, {"seed": 1, "samples": {"rounds": 5}})
     with pytest.raises(ResumeError, match="seed"):
-        opened(tmp_path / "run", {"seed": 2, "samples": {"rounds": 4}})
-    assert opened(tmp_path / "run").read_json("run.json")["config"] == CONFIG
+        opened(place, {"seed": 2, "samples": {"rounds": 4}})
+    assert opened(place).read_json("run.json")["config"] == CONFIG
 
 
-def test_changed_input_file_is_refused(tmp_path):
-    opened(tmp_path / "run", inputs={"eval.jsonl": "1"})
+def test_changed_input_file_is_refused(place):
+    opened(place, inputs={"eval.jsonl": "1"})
     with pytest.raises(ResumeError, match=r"eval\.jsonl \(content\)"):
-        opened(tmp_path / "run", inputs={"eval.jsonl": "2"})
+        opened(place, inputs={"eval.jsonl": "2"})
 
 
 def test_a_directory_with_other_things_is_refused(tmp_path):
@@ -119,13 +127,13 @@ def test_a_directory_with_other_things_is_refused(tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
-def test_fresh_finds_a_new_name_and_deletes_nothing(tmp_path):
-    uri = str(tmp_path / "run")
-    assert storage.fresh(uri) == uri
-    opened(uri)
-    opened(storage.fresh(uri))
-    assert storage.fresh(uri) == f"{uri}-3"
-    assert Run(uri).exists("run.json")
+def test_fresh_finds_a_new_name_and_deletes_nothing(place):
+    assert storage.fresh(place) == place
+    opened(place)
+    opened(storage.fresh(place))
+    path, mark, options = place.partition("?")
+    assert storage.fresh(place) == f"{path}-3{mark}{options}"
+    assert Run(place).exists("run.json")
 
 
 def test_a_living_writer_is_respected_and_a_dead_one_is_not(tmp_path):
@@ -157,20 +165,36 @@ def test_a_lease_on_another_machine_lasts_until_it_expires(tmp_path):
     run.take_lease("here")
 
 
-def test_everything_works_where_nothing_can_be_renamed(tmp_path):
+def test_an_interrupted_upload_leaves_the_old_file(bucket, tmp_path):
     """Object stores publish a file with a single PUT: no temporary names, no moves."""
-    files = Storage(str(tmp_path))
-    files.fs, files.local = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem()), False
-    files.root = "bucket"
-    files.fs.create_dir("bucket")
-    files.write_json("a.json", [1])
-    assert files.read_json("a.json") == [1]
-    (tmp_path / "model").mkdir()
+    files = Storage(bucket.format(tmp_path.name))
+    files.write_bytes("a.txt", b"old")
+    with pytest.raises(RuntimeError), files.writing("a.txt") as stream:
+        stream.write(b"half")
+        raise RuntimeError
+    assert files.read_bytes("a.txt") == b"old"
+    assert files.names() == ["a.txt"]
+
+
+def test_a_folder_is_stored_and_found_again(place, tmp_path):
+    (tmp_path / "model" / "deep").mkdir(parents=True)
     (tmp_path / "model" / "w.bin").write_bytes(b"7")
-    files.fs.create_dir("bucket/stm")
+    (tmp_path / "model" / "deep" / "c.json").write_text("{}")
+    files = Storage(place)
     files.put_folder("stm", tmp_path / "model")
     with files.folder("stm") as folder:
         assert (folder / "w.bin").read_bytes() == b"7"
+        assert (folder / "deep" / "c.json").read_text() == "{}"
+
+
+def test_a_lease_keeps_others_out_on_every_storage(place):
+    run = opened(place)
+    run.take_lease("first")
+    run.write_json("lease.json", {**run.read_json("lease.json"), "host": "elsewhere"})
+    with pytest.raises(ResumeError, match="elsewhere"):
+        run.take_lease("second")
+    run.renew_lease("first")
+    run.drop_lease()
 
 
 @given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=5))

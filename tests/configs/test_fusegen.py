@@ -153,3 +153,14 @@ def test_the_plan_names_money_and_gpus():
     assert "0.5 A100" in plan
     (line,) = [line for line in plan.splitlines() if line.startswith("critic")]
     assert float(line.split()[-1]) > 0
+
+
+def test_task_models_have_gpus_where_the_plms_have_them():
+    def kinds(*sets: str) -> list[tuple[str, float]]:
+        stms = load("configs/fusegen/demo.yaml", FusegenConfig, list(sets)).stm
+        return [(stm.kind, stm.num_gpus) for stm in (stms.rounds, stms.final)]
+
+    gpu = "plms=[{name: a, num_gpus: 0.5, engine: {kind: transformers, model: gpt2}}]"
+    assert kinds("stm={}") == [("linear", 0), ("full", 0)]
+    assert kinds(gpu, "stm={}") == [("full", 1), ("full", 1)]
+    assert kinds(gpu, "stm={rounds: {kind: linear}}") == [("linear", 0), ("full", 1)]

@@ -1,4 +1,6 @@
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,7 +106,9 @@ def test_saved_model_loads_here_and_with_transformers(fitted, tmp_path):
     model, encoded = fitted
     model.save_pretrained(tmp_path, "# card")
     expected = model.predict_proba(encoded)
-    again = load(tmp_path)
+    copied = Path(shutil.copytree(tmp_path, tmp_path.with_name("copied")))
+    again = load(copied)
+    shutil.rmtree(copied)
     np.testing.assert_array_equal(again.predict_proba(again.encode(TEXTS, learn=True)), expected)
     theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
