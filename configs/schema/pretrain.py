@@ -69,6 +69,9 @@ class Windows(Strict):
     """Share of feedback windows whose shots resemble the text; the others' are drawn at random."""
     foreign: float = Field(default=0.3, ge=0, le=1)
     """Share of shots taken from `company`, where there is one."""
+    learn_shots: bool = True
+    """Whether the author's own texts among the shots are learned too: more to learn from, though only the
+    text after the shots says how to follow the label and the shots."""
 
 
 class Training(Strict):

@@ -30,7 +30,7 @@ PAD_ID, END_ID = 0, 1
 
 @dataclass(frozen=True)
 class Window:
-    """Token ids, and for each whether it is learned (the text, shots of the own voice, quote and end)."""
+    """Token ids, and for each whether it is learned: the text, quote and end; own shots if asked to."""
 
     ids: list[int]
     learned: list[bool]
@@ -118,8 +118,9 @@ class WindowSource:
         asked = self._labels[self._rows[target][1]].feedback
         prefix, lines = self._task.shot_prefix, "\n" * self._task.blank_lines
         pieces: list[tuple[str, bool]] = []
+        learned = len(self._rows) if self._form.learn_shots else 0
         for shot in shots:
-            pieces += [(prefix, False), (self._texts[shot] + "\n", shot < len(self._rows))]
+            pieces += [(prefix, False), (self._texts[shot] + "\n", shot < learned)]
         window = self._joined([*pieces, ((lines if shots else "") + asked, False)], target)
         return self._feedback(target, shots[:-1]) if shots and len(window.ids) > self._positions else window
 

@@ -212,6 +212,15 @@ class TestFinishedRun:
         message = refused("evaluate", copy, "--data", tmp_path / "other.csv")
         assert "'good' is no label of the task" in message
 
+    def test_evaluate_maps_labels_and_joins_pairs(self, refused, capsys, monkeypatch, copy, tmp_path):
+        file = tmp_path / "pairs.csv"
+        file.write_text("a,b,y\nthe cast is a delight,it won me over,1\nthe plot is a bore,it lost me,0\n")
+        options = ["--data", file, "--text", "a", "--text-b", "b", "--label", "y", "--map", "1=positive"]
+        assert "'0' is no label of the task" in refused("evaluate", copy, *options)
+        text = said(capsys, monkeypatch, "evaluate", copy, *options, "--map", "0=negative")
+        assert "2 texts" in text
+        assert "--map 0: needs VALUE=LABEL" in refused("evaluate", copy, *options, "--map", "0")
+
     def test_evaluate_of_a_damaged_model_is_one_line(self, refused, copy, tiny):
         (copy / "stm/model.safetensors").write_bytes(b"damaged")
         assert "stm" in refused("evaluate", copy, "--data", tiny / "eval.jsonl", code=1)

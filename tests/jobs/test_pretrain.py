@@ -248,6 +248,11 @@ def test_company_appears_among_the_shots_and_is_not_learned(fan, tokenizer):
     assert not any("Zebra" in learned or "Quagga" in learned for _, learned, _ in drawn)
 
 
+def test_shots_need_not_be_learned(fan, tokenizer):
+    for whole, learned, _ in _windows(fan, tokenizer, Windows(feedback=1, learn_shots=False), 50):
+        assert whole.endswith(f'review is: "{learned}</s>')
+
+
 def test_shots_resemble_the_text_when_asked_to(fan, tokenizer):
     def overlap(similar: float) -> float:
         shares = []
