@@ -15,12 +15,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from configs.load import PACKAGE_ROOT, load
 from configs.schema.base import ConfigError
-from configs.schema.pretrain import Corpus, PretrainConfig, Windows
+from configs.schema.pretrain import Check, Corpus, PretrainConfig, Windows
 from configs.schema.task import Task
 from fusion.generation.prompts import feedback
 from jobs.pretrain import pretrain, run
 from jobs.pretraining.corpus import read
 from jobs.pretraining.grammar import load_grammar, write
+from jobs.pretraining.quality import judge, measure
 from jobs.pretraining.training import train_tokenizer
 from jobs.pretraining.windows import Window, WindowSource, batches
 
@@ -372,6 +373,20 @@ def test_a_miniature_writes_texts_that_end(name: str):
         assert sum(text.endswith('"') for text in texts) >= 10
         assert len(set(texts)) >= 10
         assert sum(len(text.split()) >= 10 for text in texts) >= 9
+
+
+@pytest.mark.parametrize("name", VOICES)
+def test_a_miniature_follows_its_label_and_its_shots(name: str):
+    config = load(f"configs/pretrain/{name}.yaml", PretrainConfig)
+    voice = Corpus(voice=f"configs/embedded/voices/{name}.yaml", count=2000, seed=9, alike=16)
+    rows = read(voice, LABELS, clean=True)
+    model = AutoModelForCausalLM.from_pretrained(EMBEDDED / name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED / name)
+    check = Check(samples=48, max_new_tokens=60)
+    seen = measure(model, tokenizer, config.task, rows, judge(rows), check, seed=0, with_shots=True)
+    assert seen.agrees > 0.7
+    assert seen.follows > seen.by_chance + 0.05
+    assert seen.copied < 0.1
 
 
 def test_the_miniatures_are_small_and_complete():
