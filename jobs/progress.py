@@ -41,7 +41,7 @@ class Progress:
         self.seen += len(view["events"])
         if self.live:
             self.live.update(Group(_table(view), Text(f"{view['phase']} · {self._elapsed()}")))
-        elif view["plms"] and "writing" in view["phase"] and time.monotonic() - self.last > PLAIN_S:
+        elif view["plms"] and view["phase"].endswith("writing") and time.monotonic() - self.last > PLAIN_S:
             self.last = time.monotonic()
             for name, plm in view["plms"].items():
                 if self.said.get(name) != _cells(plm):

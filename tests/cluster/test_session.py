@@ -3,13 +3,10 @@
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from cluster.session import Session, SessionError, connect
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_actors_of_a_machine_of_our_own_share_half_of_it():
@@ -28,7 +25,7 @@ def test_an_address_where_nobody_answers_is_said_at_once():
 
 
 @pytest.mark.ray
-def test_workers_of_a_cluster_run_the_packages_of_the_driver(ray_session):
+def test_workers_of_a_cluster_run_the_packages_of_the_driver(ray_session, tmp_path):
     import ray
 
     address = ray.get_runtime_context().gcs_address
@@ -40,7 +37,7 @@ def test_workers_of_a_cluster_run_the_packages_of_the_driver(ray_session):
         "print(*ray.get(where.options(num_cpus=0).remote()), sep='\\n')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", driver], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", driver], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     files = done.stdout.splitlines()
