@@ -103,6 +103,12 @@ class AskPlm:
         return answer.completions, answer.seconds
 
 
+def warm_up() -> None:
+    """Let Ray Data start what it starts once in a process, which takes seconds: while models load, say."""
+    one = ray.data.from_arrow(pa.table({"number": [0]}))
+    one.map_batches(lambda batch: batch, num_cpus=0.1).materialize()
+
+
 def ask_all(
     requests: str,
     answers: str,

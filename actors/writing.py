@@ -16,7 +16,7 @@ import ray
 from ray.actor import ActorHandle
 
 from actors.board import Board
-from actors.dispatch import ANSWERED, LOST, Replicas, ask_all
+from actors.dispatch import ANSWERED, LOST, Replicas, ask_all, warm_up
 from actors.engines.base import EngineError
 from actors.failover import call_with_failover
 from actors.plm import start_plm, wait_ready
@@ -97,7 +97,8 @@ class Writers:
     async def _start(self, plms: Sequence[PlmSpec]) -> None:
         labels, seed = self.config.task.label_names, self.config.seed
         started = {p: start_plm(p, labels, seed, num_cpus=self.cpus[p.name] / p.replicas) for p in plms}
-        await asyncio.gather(*(self._ready(plm, replicas) for plm, replicas in started.items()))
+        ready = (self._ready(plm, replicas) for plm, replicas in started.items())
+        await asyncio.gather(asyncio.to_thread(warm_up), *ready)
 
     async def _ready(self, plm: PlmSpec, replicas: list[ActorHandle]) -> None:
         waits = (wait_ready(replica, plm) for replica in replicas)
