@@ -18,6 +18,8 @@ OBJECT_STORE_BYTES = 1 << 30
 CONNECT_S = 10.0
 WORKERS = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1", "TOKENIZERS_PARALLELISM": "false"}
 """Workers that reserved no GPU see none, so that what they compute does not depend on where they run."""
+SPARE_WORKERS_MS = 10_000
+"""How long a local cluster keeps idle workers: to start one for each step takes seconds, not to keep it."""
 PACKAGES = ("configs", "cluster", "fusion", "actors", "jobs")
 
 
@@ -53,6 +55,7 @@ def connect(address: str = "auto") -> Session:
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.update(WORKERS)
     os.environ.setdefault("RAY_maximum_startup_concurrency", "16")
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", str(SPARE_WORKERS_MS))
     target = os.environ.get("RAY_ADDRESS") if address == "auto" else address
     try:
         if target in {None, "", "local"}:

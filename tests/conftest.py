@@ -14,6 +14,7 @@ os.environ.update(
     RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
     RAY_DATA_DISABLE_PROGRESS_BARS="1",
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+    RAY_idle_worker_killing_time_threshold_ms="10000",
     HF_HUB_OFFLINE="1",
     TOKENIZERS_PARALLELISM="false",
     AWS_ACCESS_KEY_ID="a",

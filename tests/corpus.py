@@ -17,6 +17,7 @@ import yaml
 LABELS = ("positive", "negative")
 PLMS = ("critic", "fan", "grump")
 SEED = 5
+LINEAR = {"kind": "linear", "c": 0.3}
 PER_ROUND = 14
 """Texts of each PLM, round and label."""
 MORE = 34
@@ -133,7 +134,7 @@ def config(folder: Path, **changes: Any) -> dict[str, Any]:
         "samples": {"per_plm": 30, "initial": 10, "rounds": 2},
         "selection": {"candidates": 10, "shots": 3, "held_out": 0.2},
         "weights": {"iterations": 3},
-        "stm": {"rounds": {"kind": "linear", "c": 0.3}},
+        "stm": {"rounds": LINEAR},
         "eval": {"path": str(folder / "eval.jsonl")},
     }
     return {**data, **changes}

@@ -106,14 +106,14 @@ class Conducted:
 
 @pytest.fixture
 def conduct(ray_session, tiny, tmp_path) -> Iterator[Callable[..., Conducted]]:
-    """Runs the small job, with changes, by a coordinator in this process."""
+    """Runs the small job, with changes, by a coordinator in this process; its final model is `linear`."""
     from actors.coordinator import Coordinator
     from cluster.session import Session
 
     def run(name: str = "run", **changes: Any) -> Conducted:
         from configs.load import _expand
 
-        data = corpus.config(tiny, **changes)
+        data = corpus.config(tiny, **{"stm": {"rounds": corpus.LINEAR, "final": corpus.LINEAR}, **changes})
         _expand(data, "test", "task")
         config = FusegenConfig.model_validate(data)
         folder = tmp_path / name
