@@ -1,0 +1,69 @@
+"""Trained fusers for subsets of experts: one model per subset that is asked for, judged out of fold.
+
+A stored item is judged by a model that was not fitted on it, so that stored losses say what new requests may
+expect; the scores of a request come from a model fitted on all items.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import is_classifier
+from sklearn.model_selection import KFold
+
+from fusion.routing.losses import Loss, Stored, Subset, losses
+from fusion.routing.neighbours import Floats, Ints
+
+
+class FittedLosses:
+    """Losses of estimators fitted on the outputs of subsets, each subset when it is first asked for.
+
+    `make` returns an unfitted scikit-learn estimator: a classifier of the answer that is worth most, or a
+    regressor of what every answer is worth.
+    """
+
+    def __init__(
+        self, stored: Stored, make: Callable[[], Any], *, loss: Loss = "soft", folds: int = 5, seed: int = 0
+    ) -> None:
+        self.stored, self.make, self.loss, self.folds, self.seed = stored, make, loss, folds, seed
+        self._tables: dict[Subset, tuple[Floats, Ints]] = {}
+        self._models: dict[Subset, Any] = {}
+
+    def at(self, subset: Subset, rows: Ints) -> tuple[Floats, Ints]:
+        """Losses and answers of the fuser on `subset` at stored items `rows`."""
+        if subset not in self._tables:
+            scores = self._out_of_fold(self._outputs(subset))
+            self._tables[subset] = losses(scores, self.stored.values, self.loss), scores.argmax(axis=1)
+        found, answers = self._tables[subset]
+        return found[rows], answers[rows]
+
+    def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> list[tuple[Floats, Ints]]:
+        """The same with one expert more, for each of `experts`."""
+        return [self.at(tuple(sorted((*subset, expert))), rows) for expert in experts]
+
+    def scores(self, subset: Subset, distances: Floats, outputs: Floats) -> Floats:  # noqa: ARG002
+        """Scores (m, A) of the fuser on `subset` for requests with outputs (m, d_S)."""
+        if subset not in self._models:
+            self._models[subset] = self._fit(self._outputs(subset), self.stored.values)
+        return self._predict(self._models[subset], outputs)
+
+    def _outputs(self, subset: Subset) -> Floats:
+        return np.concatenate([self.stored.blocks[expert] for expert in subset], axis=1)
+
+    def _out_of_fold(self, outputs: Floats) -> Floats:
+        scores = np.zeros_like(self.stored.values)
+        for seen, left in KFold(self.folds, shuffle=True, random_state=self.seed).split(outputs):
+            model = self._fit(outputs[seen], self.stored.values[seen])
+            scores[left] = self._predict(model, outputs[left])
+        return scores
+
+    def _fit(self, outputs: Floats, values: Floats) -> Any:  # noqa: ANN401
+        model = self.make()
+        return model.fit(outputs, values.argmax(axis=1) if is_classifier(model) else values)
+
+    def _predict(self, model: Any, outputs: Floats) -> Floats:  # noqa: ANN401
+        if not is_classifier(model):
+            return np.asarray(model.predict(outputs), np.float64)
+        scores = np.zeros((len(outputs), self.stored.values.shape[1]))
+        scores[:, model.classes_] = model.predict_proba(outputs)
+        return scores

@@ -1,0 +1,185 @@
+"""What a wrong answer costs, and how often each subset of experts gives one on the stored outputs.
+
+An answer is worth something on every item: 1 for the right label and 0 for another, or the quality of the
+response of the expert that is chosen. A fuser on the outputs of a subset S scores the answers; `T_S[i]` is
+its loss at stored item i. The expected loss of any S at a new request is then a mean of `T_S` over a few
+stored items (FrugalFoE, eq. 4.4), so no expert is called to find out whether calling it would help.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion.routing.neighbours import Floats, Ints, Ties, block_distances, nearest, row_chunks
+
+Loss = Literal["zero_one", "soft", "regret"]
+Subset = tuple[int, ...]
+"""Indices of experts, ascending."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Stored outputs of K experts on n labelled items: `blocks` K arrays (n, d_k), `values` (n, A) what each
+    answer is worth on each item. Where `chooses`, answer a means: give the response of expert a."""
+
+    blocks: tuple[Floats, ...]
+    values: Floats
+    chooses: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.blocks:
+            raise ValueError("at least one expert is needed")
+        if any(len(block) != len(self.values) for block in self.blocks):
+            raise ValueError("every expert needs one output for each item")
+        if self.chooses and self.values.shape[1] != len(self.blocks):
+            raise ValueError("choosing an expert needs one quality per expert and item")
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def experts(self) -> int:
+        """K."""
+        return len(self.blocks)
+
+
+def losses(scores: Floats, values: Floats, kind: Loss) -> Floats:
+    """Losses (m,) of answers scored (m, A), worth (m, A).
+
+    `zero_one` and `regret`: the best worth less that of the answer with the highest score (the first of
+    equals), one formula for labels and for qualities. `soft`: the best worth less the mean worth under the
+    scores as probabilities.
+    """
+    best = values.max(axis=1)
+    if kind == "soft":
+        total = scores.sum(axis=1)
+        mean = np.einsum("ij,ij->i", scores, values) / np.where(total > 0, total, 1)
+        return np.asarray(best - mean)
+    return np.asarray(best - values[np.arange(len(values)), scores.argmax(axis=1)])
+
+
+class SubsetLosses(Protocol):
+    """The fusers of all subsets of experts, through what a policy asks of them."""
+
+    def at(self, subset: Subset, rows: Ints) -> tuple[Floats, Ints]:
+        """Losses and answers (both of the length of `rows`) of the fuser on `subset` at stored items."""
+
+    def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> list[tuple[Floats, Ints]]:
+        """The same with one expert more, for each of `experts`."""
+
+    def scores(self, subset: Subset, distances: Floats, outputs: Floats) -> Floats:
+        """Scores (m, A) of the fuser on `subset` for requests at distances (m, n), with outputs (m, d_S)."""
+
+
+class KnnLosses:
+    """Losses of nearest-neighbour fusers, kept once computed; needs no training, so any subset will do.
+
+    `leave_one_out` keeps a stored item out of its own neighbourhood. Rows that were never asked for are not
+    computed; `build` computes whole tables, and `add` takes over those that others built.
+    """
+
+    def __init__(
+        self,
+        stored: Stored,
+        *,
+        neighbours: int = 9,
+        loss: Loss = "soft",
+        leave_one_out: bool = True,
+        ties: Ties = "inclusive",
+    ) -> None:
+        self.stored, self.neighbours, self.loss = stored, neighbours, loss
+        self.leave_one_out, self.ties = leave_one_out, ties
+        self._tables: dict[Subset, tuple[NDArray[np.float32], NDArray[np.int32]]] = {}
+
+    def at(self, subset: Subset, rows: Ints) -> tuple[Floats, Ints]:
+        """Losses and answers of the fuser on `subset` at stored items `rows`."""
+        missing = self._missing(subset, rows)
+        for part in row_chunks(len(missing), len(self.stored)):
+            self._fill(subset, missing[part], total(self.between(missing[part]), subset))
+        return self._take(subset, rows)
+
+    def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> list[tuple[Floats, Ints]]:
+        """Losses and answers of the fusers on `subset` and one more expert."""
+        wider = [tuple(sorted((*subset, expert))) for expert in experts]
+        missing = [self._missing(child, rows) for child in wider]
+        needed = np.unique(np.concatenate([*missing, np.empty(0, np.intp)]).astype(np.intp))
+        for part in row_chunks(len(needed), len(self.stored)):
+            chunk = needed[part]
+            distances = self.between(chunk)
+            start = total(distances, subset) if subset else 0.0
+            for child, expert, wanted in zip(wider, experts, missing, strict=True):
+                if len(wanted):
+                    here = np.isin(chunk, wanted, assume_unique=True)
+                    self._fill(child, chunk[here], (start + distances(expert))[here])
+        return [self._take(child, rows) for child in wider]
+
+    def scores(self, subset: Subset, distances: Floats, outputs: Floats) -> Floats:  # noqa: ARG002
+        """Mean worth (m, A) of each answer among the nearest stored items of requests."""
+        near = nearest(distances, self.neighbours, self.ties)
+        return np.asarray((near @ self.stored.values) / np.maximum(near.sum(axis=1), 1)[:, None])
+
+    def build(self, subsets: Sequence[Subset], rows: Ints) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """Losses and answers (len(subsets), len(rows)), subsets in lexicographic order being fastest: each
+        takes the sums of the one that it extends."""
+        found = np.empty((len(subsets), len(rows)), np.float32)
+        answers = np.empty((len(subsets), len(rows)), np.int32)
+        for part in row_chunks(len(rows), len(self.stored)):
+            distances = self.between(rows[part])
+            sums: list[tuple[Subset, Floats]] = []
+            for number, subset in enumerate(subsets):
+                while sums and sums[-1][0] != subset[: len(sums[-1][0])]:
+                    sums.pop()
+                for expert in subset[len(sums) :]:
+                    sums.append(
+                        ((*sums[-1][0], expert), sums[-1][1] + distances(expert))
+                        if sums
+                        else ((expert,), distances(expert).copy())
+                    )
+                found[number, part], answers[number, part] = self._judge(rows[part], sums[-1][1])
+        return found, answers
+
+    def add(self, subset: Subset, found: NDArray[np.float32], answers: NDArray[np.int32]) -> None:
+        """Take over a whole table (n,) of losses and answers."""
+        self._tables[subset] = found, answers
+
+    def between(self, rows: Ints) -> Callable[[int], Floats]:
+        """Distances of stored items `rows` to all, by expert, each computed when first asked for."""
+        blocks, known = self.stored.blocks, dict[int, Floats]()
+
+        def distances(expert: int) -> Floats:
+            if expert not in known:
+                known[expert] = block_distances(blocks[expert][rows], blocks[expert])
+            return known[expert]
+
+        return distances
+
+    def _missing(self, subset: Subset, rows: Ints) -> Ints:
+        if subset not in self._tables:
+            n = len(self.stored)
+            self._tables[subset] = np.full(n, np.nan, np.float32), np.zeros(n, np.int32)
+        return np.unique(rows[np.isnan(self._tables[subset][0][rows])])
+
+    def _take(self, subset: Subset, rows: Ints) -> tuple[Floats, Ints]:
+        found, answers = self._tables[subset]
+        return found[rows].astype(np.float64), answers[rows].astype(np.intp)
+
+    def _fill(self, subset: Subset, rows: Ints, distances: Floats) -> None:
+        found, answers = self._tables[subset]
+        found[rows], answers[rows] = self._judge(rows, distances)
+
+    def _judge(self, rows: Ints, distances: Floats) -> tuple[Floats, Ints]:
+        if self.leave_one_out:
+            distances[np.arange(len(rows)), rows] = np.inf
+        scores = np.asarray(nearest(distances, self.neighbours, self.ties) @ self.stored.values)
+        return losses(scores, self.stored.values[rows], self.loss), scores.argmax(axis=1)
+
+
+def total(distances: Callable[[int], Floats], subset: Subset) -> Floats:
+    """Distances over the outputs of a subset that is not empty."""
+    summed = distances(subset[0]).copy()
+    for expert in subset[1:]:
+        summed += distances(expert)
+    return summed

@@ -1,0 +1,217 @@
+"""FrugalFoE as a scikit-learn classifier: `fit` on stored outputs and labels, `decide` on new requests.
+
+X holds the outputs of all experts side by side, `blocks` their widths (None: one column each). When a request
+is decided, only the columns of experts that it asked are read. `compat="reference"` reproduces the authors'
+code: 0/1 loss with a neighbour's own vote, 10 neighbours, two experts at least, ties by lowest index, the
+first expert by mean loss, and a tie goes on.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from fusion.routing.fitted import FittedLosses
+from fusion.routing.frugal import Expectations, Rules, Start, Walk, Walks
+from fusion.routing.losses import KnnLosses, Loss, Stored, SubsetLosses
+from fusion.routing.neighbours import Floats, Ints, Ties
+
+REFERENCE = {
+    "m_neighbors": 10,
+    "loss": "zero_one",
+    "leave_one_out": False,
+    "min_experts": 2,
+    "start": "mean_loss",
+    "ties": "lowest",
+}
+"""What `compat="reference"` sets."""
+CHUNK = 128
+ROLLOUT = 1000
+"""Stored items that a rollout walks over to compare first experts."""
+
+
+class FrugalPolicy(ClassifierMixin, BaseEstimator):
+    """Ask as few experts as it pays to, one after another, and fuse what they say.
+
+    Parameters: `blocks` widths of the experts' outputs; `prices` per call (None: 1 each); `rate` (lambda) the
+    loss that one unit of price must save; `fuser` an estimator, fitted anew for every subset that is asked
+    (None: nearest neighbours, `n_neighbors` of them); `m_neighbors` of the estimate; `loss` zero_one or soft;
+    `leave_one_out`; `ties` inclusive or lowest; `start` rollout (walk over stored items from each expert and
+    take the best) or mean_loss (eq. 4.3); `min_experts`, `max_experts`, `lookahead`, `budget`. Where fewer
+    items than neighbours are stored, all are neighbours.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[int] | None = None,
+        prices: Sequence[float] | None = None,
+        rate: float = 0.0,
+        fuser: Any = None,  # noqa: ANN401
+        n_neighbors: int = 9,
+        m_neighbors: int = 30,
+        loss: Loss = "soft",
+        leave_one_out: bool = True,
+        ties: Ties = "inclusive",
+        start: Start = "rollout",
+        min_experts: int = 1,
+        max_experts: int | None = None,
+        lookahead: int = 1,
+        budget: float | None = None,
+        compat: Literal["reference"] | None = None,
+        random_state: int = 0,
+    ) -> None:
+        self.blocks, self.prices, self.rate, self.fuser = blocks, prices, rate, fuser
+        self.n_neighbors, self.m_neighbors, self.loss = n_neighbors, m_neighbors, loss
+        self.leave_one_out, self.ties, self.start = leave_one_out, ties, start
+        self.min_experts, self.max_experts, self.lookahead = min_experts, max_experts, lookahead
+        self.budget, self.compat, self.random_state = budget, compat, random_state
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803
+        """Store outputs (n, sum of widths) and labels (n,)."""
+        x, y = validate_data(self, X, y)
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        self.stored_ = Stored(self._split(np.asarray(x, np.float64)), np.eye(len(self.classes_))[labels])
+        self.prices_ = self._checked_prices()
+        self.losses_: SubsetLosses = self._losses()
+        self._starts: dict[float, list[int]] = {}
+        return self
+
+    def _losses(self) -> SubsetLosses:
+        used = self._used()
+        if self.fuser is not None:
+            return FittedLosses(
+                self.stored_, lambda: clone(self.fuser), loss=used["loss"], seed=self.random_state
+            )
+        return KnnLosses(
+            self.stored_,
+            neighbours=self.n_neighbors,
+            loss=used["loss"],
+            leave_one_out=used["leave_one_out"],
+            ties=used["ties"],
+        )
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
+        """Labels (m,) after as many experts as it paid to ask."""
+        return np.asarray(self.classes_[self.decide(X).answers])
+
+    def predict_proba(self, X: ArrayLike) -> Floats:  # noqa: N803
+        """Scores (m, C) of the last fuser, as shares."""
+        scores = self.decide(X).scores
+        return np.asarray(scores / scores.sum(axis=1, keepdims=True))
+
+    def decide(self, X: ArrayLike, **rules: Any) -> Walks:  # noqa: N803, ANN401
+        """What is done for each request; `rules` as of `sweep`."""
+        return self.sweep(X, [self.rate], **rules)[0]
+
+    def sweep(
+        self,
+        X: ArrayLike,  # noqa: N803
+        rates: Iterable[float],
+        *,
+        prices: ArrayLike | None = None,
+        allowed: ArrayLike | None = None,
+        budget: float | None = None,
+    ) -> list[Walks]:
+        """Walks for each rate, in the time of little more than one: expected losses do not depend on it.
+
+        `prices` (K,) or (m, K) of these requests; `allowed` (K,) or (m, K) who may be asked.
+        """
+        check_is_fitted(self)
+        x = np.asarray(validate_data(self, X, reset=False), np.float64)
+        outputs, k = self._split(x), self.stored_.experts
+        charged = np.broadcast_to(self.prices_ if prices is None else np.asarray(prices, float), (len(x), k))
+        may = np.broadcast_to(True if allowed is None else np.asarray(allowed, bool), (len(x), k))
+        rules = [self._rules(rate, self.budget if budget is None else budget) for rate in rates]
+        starts = [self.starts(rate) for rate in rates]
+        parts = []
+        for rows in _chunks(len(x)):
+            seen = self._expectations(lambda e, at, rows=rows: outputs[e][rows][at], len(rows), None)
+            parts.append(
+                [
+                    Walk(seen, rule, charged[rows], first, may[rows]).run()
+                    for rule, first in zip(rules, starts, strict=True)
+                ]
+            )
+        return [_joined(walks) for walks in zip(*parts, strict=True)]
+
+    def starts(self, rate: float) -> list[int]:
+        """All experts, the best to ask first at the front, for one rate."""
+        if rate not in self._starts:
+            self._starts[rate] = [int(e) for e in np.argsort(self._first_losses(rate), kind="stable")]
+        return self._starts[rate]
+
+    def _first_losses(self, rate: float) -> Floats:
+        k = self.stored_.experts
+        if self._used()["start"] == "mean_loss" or k == 1:
+            rows = np.arange(len(self.stored_))
+            means = [table.mean() for table, _ in self.losses_.children((), range(k), rows)]
+            return np.asarray(means) + rate * self.prices_
+        items = np.sort(np.random.default_rng(self.random_state).permutation(len(self.stored_))[:ROLLOUT])
+        rules, found = self._rules(rate, None), np.zeros(k)
+        for rows in _chunks(len(items)):
+            part = items[rows]
+            seen = self._expectations(
+                lambda e, at, part=part: self.stored_.blocks[e][part[at]], len(part), part
+            )
+            charged, may = np.broadcast_to(self.prices_, (len(part), k)), np.ones((len(part), k), bool)
+            for first in range(k):
+                order = [first, *(e for e in range(k) if e != first)]
+                done = Walk(seen, rules, charged, order, may).run()
+                values = self.stored_.values[part]
+                lost = values.max(axis=1) - values[np.arange(len(part)), done.answers]
+                found[first] += (lost + rate * done.spent).sum()
+        return found / len(items)
+
+    def _expectations(self, ask: Any, size: int, exclude: Ints | None) -> Expectations:  # noqa: ANN401
+        used = self._used()
+        return Expectations(
+            self.stored_,
+            self.losses_,
+            ask,
+            size,
+            neighbours=used["m_neighbors"],
+            ties=used["ties"],
+            exclude=exclude,
+        )
+
+    def _used(self) -> dict[str, Any]:
+        return REFERENCE if self.compat == "reference" else {name: getattr(self, name) for name in REFERENCE}
+
+    def _rules(self, rate: float, budget: float | None) -> Rules:
+        return Rules(
+            rate=rate,
+            min_experts=self._used()["min_experts"],
+            max_experts=self.max_experts,
+            lookahead=self.lookahead,
+            budget=np.inf if budget is None else budget,
+            continue_on_tie=self.compat == "reference",
+        )
+
+    def _split(self, x: Floats) -> tuple[Floats, ...]:
+        widths = [1] * x.shape[1] if self.blocks is None else list(self.blocks)
+        if sum(widths) != x.shape[1]:
+            raise ValueError(f"blocks sum to {sum(widths)} columns, X has {x.shape[1]}")
+        return tuple(np.ascontiguousarray(b) for b in np.split(x, np.cumsum(widths)[:-1], axis=1))
+
+    def _checked_prices(self) -> Floats:
+        k = self.stored_.experts
+        prices = np.ones(k) if self.prices is None else np.asarray(self.prices, float)
+        if prices.shape != (k,) or not (np.isfinite(prices) & (prices >= 0)).all():
+            raise ValueError(f"prices must be {k} finite numbers of at least 0, are {prices.tolist()}")
+        return prices
+
+
+def _chunks(rows: int) -> list[Ints]:
+    return [np.arange(start, min(rows, start + CHUNK)) for start in range(0, rows, CHUNK)]
+
+
+def _joined(walks: Sequence[Walks]) -> Walks:
+    return replace(
+        walks[0], **{f.name: np.concatenate([getattr(w, f.name) for w in walks]) for f in fields(Walks)}
+    )

@@ -1,0 +1,217 @@
+"""Facts F2 to F4 and F10 to F12 of the method, and what a walk promises."""
+
+from itertools import combinations, product
+
+import numpy as np
+import pytest
+
+from fusion.routing.frugal import Expectations, Rules, Walk
+from fusion.routing.losses import KnnLosses, Stored, losses
+from fusion.routing.policy import FrugalPolicy
+
+WORKED = np.array([
+    [0.10, 0.50, 0.20], [0.20, 0.50, 0.90], [0.50, 0.10, 0.33], [0.52, 0.90, 0.50],
+    [0.55, 0.15, 0.72], [0.80, 0.50, 0.10], [0.90, 0.50, 0.80],
+])  # fmt: skip
+LABELS = np.array([0, 0, 0, 1, 0, 1, 1])
+REQUEST = [[0.53, 0.88, 0.40]]
+
+
+def stored(columns=WORKED, labels=LABELS):
+    return Stored(tuple(columns.T[:, :, None]), np.eye(labels.max() + 1)[labels])
+
+
+def worked(rate):
+    policy = FrugalPolicy(
+        rate=rate, n_neighbors=1, m_neighbors=2, loss="zero_one", ties="lowest", start="mean_loss"
+    )
+    return policy.fit(WORKED, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("subset", "expected"),
+    [
+        ((0,), "0011100"), ((1,), "0001011"), ((2,), "1101111"), ((0, 1), "0000000"),
+        ((0, 2), "0011111"), ((1, 2), "1101111"), ((0, 1, 2), "0000011"),
+    ],
+)  # fmt: skip
+def test_fact_f2_losses_of_all_subsets(subset, expected):
+    tables = KnnLosses(stored(), neighbours=1, loss="zero_one", ties="lowest")
+    found, _ = tables.at(subset, np.arange(7))
+    assert "".join(str(int(loss)) for loss in found) == expected
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 1.0])
+def test_fact_f2_a_second_expert_is_worth_its_price(rate):
+    done = worked(rate).decide(REQUEST)
+    assert done.order.tolist() == [[0, 1, -1]]
+    assert (done.current[0, 0], done.best[0, 0]) == pytest.approx((1.0, rate))
+    assert (done.current[0, 1], done.best[0, 1]) == pytest.approx((0.0, 0.5 + rate))
+    assert (done.answers[0], done.reasons[0], done.spent[0]) == (1, "gain", 2)
+
+
+def test_fact_f2_a_second_expert_is_too_dear():
+    done = worked(1.01).decide(REQUEST)
+    assert (done.order.tolist(), done.answers.tolist()) == ([[0, -1, -1]], [1])
+
+
+def test_fact_f3_a_coarse_loss_makes_small_rates_the_same(digits4):
+    policy = FrugalPolicy(
+        blocks=digits4.blocks, loss="zero_one", m_neighbors=10, start="mean_loss", ties="lowest"
+    )
+    policy.fit(digits4.columns, digits4.labels)
+    walks = policy.sweep(digits4.requests[:200], [0.001, 0.01, 0.05, 0.099])
+    assert all((walk.order == walks[0].order).all() for walk in walks)
+    right = (policy.classes_[walks[0].answers] == digits4.truth[:200]).mean()
+    assert (right, walks[0].asked.mean()) == pytest.approx((0.905, 2.08), abs=0.006)
+
+
+PARITY = np.array([bits for bits in product([0, 1], repeat=3) for _ in range(5)], float)
+ODD = PARITY.sum(axis=1).astype(int) % 2
+
+
+def test_fact_f4_losses_under_parity():
+    for kind, expected in (("zero_one", [1.0, 1.0, 0.0]), ("soft", [10 / 19, 5 / 9, 0.0])):
+        tables = KnnLosses(stored(PARITY, ODD), neighbours=3, loss=kind)
+        for size, loss in zip((1, 2, 3), expected, strict=True):
+            for subset in combinations(range(3), size):
+                found, _ = tables.at(subset, np.arange(40))
+                assert found == pytest.approx(np.full(40, loss))
+
+
+@pytest.mark.parametrize(
+    ("lookahead", "rate", "asked"), [(1, 0.01, 1), (1, 0.5, 1), (2, 0.5, 3), (2, 0.51, 1)]
+)
+def test_fact_f4_parity_needs_a_look_further_ahead(lookahead, rate, asked):
+    policy = FrugalPolicy(
+        n_neighbors=3, m_neighbors=10, loss="zero_one", start="mean_loss", rate=rate, lookahead=lookahead
+    )
+    assert (policy.fit(PARITY, ODD).decide(PARITY[::5]).asked == asked).all()
+
+
+def test_fact_f10_under_equal_prices_a_smaller_rate_asks_on_where_a_larger_one_stops(digits4):
+    policy = FrugalPolicy(blocks=digits4.blocks, start="mean_loss").fit(digits4.columns, digits4.labels)
+    walks = policy.sweep(digits4.requests[:100], [0, 0.05, 0.15, 0.25, 5])
+    for more, fewer in combinations(walks, 2):
+        shorter = fewer.order >= 0
+        assert (more.order[shorter] == fewer.order[shorter]).all()
+        assert (more.asked >= fewer.asked).all()
+
+
+def test_the_order_follows_prices(digits4):
+    policy = FrugalPolicy(blocks=digits4.blocks, rate=0.02, start="mean_loss").fit(
+        digits4.columns, digits4.labels
+    )
+    cheap = np.where(np.arange(10) == 7, 0.0, 1.0)
+    without, with_prices = (policy.decide(digits4.requests, prices=p) for p in (np.ones(10), cheap))
+    assert (with_prices.order == 7).any(axis=1).mean() > (without.order == 7).any(axis=1).mean()
+
+
+def brute_force_loss(data, subset, item, neighbours):
+    """Soft leave-one-out loss from scratch, over concatenated outputs."""
+    columns = np.concatenate([data.stored[expert] for expert in subset], axis=1)
+    distances = ((columns - columns[item]) ** 2).sum(axis=1)
+    distances[item] = np.inf
+    last = np.sort(distances)[neighbours - 1]
+    near = distances <= last + 1e-9
+    return 1 - (data.labels[near] == data.labels[item]).mean()
+
+
+def test_fact_f11_tables_lookups_and_brute_force_agree(digits4):
+    rng = np.random.default_rng(0)
+    memory = Stored(tuple(digits4.stored), np.eye(10)[digits4.labels])
+    lazy, eager = KnnLosses(memory), KnnLosses(memory)
+    subsets = sorted({tuple(sorted(rng.permutation(10)[: rng.integers(1, 6)].tolist())) for _ in range(30)})
+    built, _ = eager.build(subsets, np.arange(len(memory)))
+    for subset, table in zip(subsets, built, strict=True):
+        items = np.sort(rng.permutation(len(memory))[:10])
+        once, _ = lazy.at(subset, items)
+        parent, last = subset[:-1], subset[-1]
+        child = lazy.children(parent, [last], items)[0][0] if parent else once
+        expected = [brute_force_loss(digits4, subset, item, 9) for item in items]
+        assert once == pytest.approx(expected, abs=1e-6)
+        assert (table[items] == once.astype(np.float32)).all()
+        assert (child == once).all()
+
+
+def test_fact_f11_a_fuser_does_not_know_in_which_order_experts_were_asked(digits4):
+    policy = FrugalPolicy(blocks=digits4.blocks, rate=0.02).fit(digits4.columns, digits4.labels)
+    few = digits4.requests[:40]
+    seen = [policy._expectations(lambda e, at: few[at, 10 * e : 10 * e + 10], 40, None) for _ in range(2)]
+    for expectations, order in zip(seen, ([2, 5, 7], [7, 2, 5]), strict=True):
+        for expert in order:
+            expectations.observe(expert, np.arange(40))
+    for subset in ((2, 5), (2, 5, 7)):
+        a, b = (s.scores(subset, np.arange(40)) for s in seen)
+        assert (a[0] == b[0]).all() and (a[1] == b[1]).all()
+
+
+def test_fact_f12_an_expert_that_may_not_be_asked_is_as_good_as_gone(digits4):
+    gone = 3
+    rest = [e for e in range(10) if e != gone]
+    options = {"rate": 0.02, "start": "mean_loss"}
+    whole = FrugalPolicy(blocks=digits4.blocks, **options).fit(digits4.columns, digits4.labels)
+    less = FrugalPolicy(blocks=[10] * 9, **options).fit(
+        np.concatenate(digits4.stored[rest], axis=1), digits4.labels
+    )
+    may = np.arange(10) != gone
+    a = whole.decide(digits4.requests, allowed=may)
+    b = less.decide(np.concatenate(digits4.new[rest], axis=1))
+    assert (a.answers == b.answers).all()
+    named = np.where(b.order >= 0, np.array(rest)[b.order], -1)
+    assert (a.order[:, :9] == named).all()
+    assert set(a.reasons) <= {"gain"}
+
+
+@pytest.mark.parametrize("budget", [1.0, 2.5, 4.0])
+def test_fact_f12_a_budget_is_never_passed(digits4, budget):
+    prices = np.linspace(0.5, 1.5, 10)
+    policy = FrugalPolicy(blocks=digits4.blocks, prices=prices, start="mean_loss").fit(
+        digits4.columns, digits4.labels
+    )
+    done = policy.decide(digits4.requests, budget=budget)
+    assert done.spent.max() <= budget + 1e-9
+    assert done.spent == pytest.approx([prices[order[order >= 0]].sum() for order in done.order])
+    assert "budget" in done.reasons
+
+
+def test_fact_f12_an_endless_rate_asks_one_expert(digits4):
+    policy = FrugalPolicy(blocks=digits4.blocks, start="mean_loss").fit(digits4.columns, digits4.labels)
+    done = policy.sweep(digits4.requests, [1e9])[0]
+    assert (done.asked == 1).all()
+    assert (done.order[:, 0] == policy.starts(1e9)[0]).all()
+
+
+def test_nobody_who_may_be_asked_is_an_error(digits4):
+    policy = FrugalPolicy(blocks=digits4.blocks, start="mean_loss").fit(digits4.columns, digits4.labels)
+    with pytest.raises(ValueError, match="no expert that may be asked"):
+        policy.decide(digits4.requests[:3], budget=0.5)
+
+
+def test_limits_on_how_many_are_asked(digits4):
+    policy = FrugalPolicy(blocks=digits4.blocks, start="mean_loss", min_experts=2, max_experts=3, rate=0.02)
+    done = policy.fit(digits4.columns, digits4.labels).decide(digits4.requests)
+    assert (done.asked.min(), done.asked.max()) == (2, 3)
+    assert (done.reasons[done.asked == 3] == "limit").all()
+
+
+def test_choosing_an_expert_pays_for_its_answer_unless_it_was_asked():
+    rng = np.random.default_rng(0)
+    topic = rng.integers(0, 2, 300)
+    quality = np.stack([topic, 1 - topic], axis=1).astype(float)
+    hints = topic[:, None] + rng.normal(0, 0.05, (300, 1))
+    memory = Stored((hints, rng.random((300, 1))), quality, chooses=True)
+    tables = KnnLosses(memory, loss="regret")
+    seen = Expectations(memory, tables, lambda e, at: memory.blocks[e][at], 300, exclude=np.arange(300))
+    prices, may = np.broadcast_to([1.0, 5.0], (300, 2)), np.ones((300, 2), bool)
+    done = Walk(seen, Rules(rate=0.01), prices, [0, 1], may).run()
+    assert (quality[np.arange(300), done.answers] == 1).all()
+    assert done.spent == pytest.approx(np.where(topic == 1, 1.0, 6.0))
+    poor = Walk(seen, Rules(rate=0.01, budget=3.0), prices, [0, 1], may).run()
+    assert (poor.answers == 0).all() and (poor.spent == 1).all()
+
+
+def test_soft_losses_are_shares_of_votes_and_regret_compares_worth():
+    scores, values = np.array([[3.0, 1.0], [2.0, 2.0]]), np.array([[0.0, 1.0], [0.2, 0.9]])
+    assert losses(scores, values, "soft") == pytest.approx([0.75, 0.9 - 0.55])
+    assert losses(scores, values, "regret") == pytest.approx([1.0, 0.7])
