@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import cross_val_predict
 
 from fusion.routing.neighbours import Floats, Ints
@@ -49,7 +49,7 @@ class Cascade:
                 rest = [c for c in range(k) if c not in (a, b)]
                 for threshold in np.unique(np.quantile(trust[a], QUANTILES)):
                     found += [self._extended(trust, correct, (a, b, c), (float(threshold),)) for c in rest]
-        _, self.services, self.thresholds = max(found)
+        _, self.services, self.thresholds = max(found, key=lambda one: (one[0], -len(one[1])))
         return self
 
     def _extended(
@@ -88,29 +88,40 @@ class Cascade:
 
 @dataclass
 class Trust:
-    """How likely each expert is right, from its own output: a logistic regression per expert."""
+    """How likely each expert is right, from its own output: boosted trees per expert, on the label that it
+    gives, how sure it is, and the whole vector."""
 
     models: list[Any] = field(default_factory=list)
 
     def fit_predict(self, outputs: tuple[Floats, ...], correct: NDArray[np.bool_]) -> Floats:
-        """Fit on outputs (K arrays (n, d_k)) and rightness (K, n); out-of-fold trust (K, n) in them."""
+        """Fit on outputs (K arrays (n, C)) and rightness (K, n); out-of-fold trust (K, n) in them."""
         self.models, trust = [], []
         for output, right in zip(outputs, correct, strict=True):
-            constant = min(right.sum(), (~right).sum()) < FOLDS
-            model = DummyClassifier() if constant else LogisticRegression(max_iter=2000)
-            if constant:
+            features = _described(output)
+            if min(right.sum(), (~right).sum()) < FOLDS:
+                model = DummyClassifier()
                 trust.append(np.full(len(right), right.mean()))
             else:
-                trust.append(cross_val_predict(model, output, right, cv=FOLDS, method="predict_proba")[:, 1])
-            self.models.append(model.fit(output, right))
+                model = HistGradientBoostingClassifier(
+                    max_depth=3, learning_rate=0.05, categorical_features=[0], early_stopping=False
+                )
+                trust.append(
+                    cross_val_predict(model, features, right, cv=FOLDS, method="predict_proba")[:, 1]
+                )
+            self.models.append(model.fit(features, right))
         return np.stack(trust)
 
     def predict(self, outputs: tuple[Floats, ...]) -> Floats:
         """Trust (K, n) in new outputs."""
-        found = []
-        for model, output in zip(self.models, outputs, strict=True):
-            sure = model.predict_proba(output)
-            found.append(
-                sure[:, list(model.classes_).index(True)] if True in model.classes_ else np.zeros(len(output))
-            )
-        return np.stack(found)
+        return np.stack([_trust(*of) for of in zip(self.models, outputs, strict=True)])
+
+
+def _described(output: Floats) -> Floats:
+    return np.column_stack([output.argmax(axis=1), output.max(axis=1), output])
+
+
+def _trust(model: Any, output: Floats) -> Floats:  # noqa: ANN401
+    if True not in model.classes_:
+        return np.zeros(len(output))
+    found: Floats = model.predict_proba(_described(output))[:, list(model.classes_).index(True)]
+    return found

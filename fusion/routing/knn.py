@@ -31,7 +31,8 @@ class KnnFuser(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
         """Labels (m,) with most votes."""
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+        best = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[best])
 
     def predict_proba(self, X: ArrayLike) -> Floats:  # noqa: N803
         """Shares of the votes (m, C)."""

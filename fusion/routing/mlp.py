@@ -41,7 +41,7 @@ class MlpFuser(ClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        features, targets = torch.as_tensor(x, dtype=torch.float32), torch.from_numpy(labels)
+        features, targets = torch.tensor(x, dtype=torch.float32), torch.from_numpy(labels)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network_ = self._network(features.shape[1], len(self.classes_))
@@ -71,11 +71,12 @@ class MlpFuser(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
         """Labels (m,)."""
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+        best = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[best])
 
     @torch.no_grad()
     def predict_proba(self, X: ArrayLike) -> Floats:  # noqa: N803
         """Probabilities (m, C)."""
         check_is_fitted(self)
-        x = torch.as_tensor(validate_data(self, X, reset=False), dtype=torch.float32)
+        x = torch.tensor(validate_data(self, X, reset=False), dtype=torch.float32)
         return np.asarray(self.network_(x).softmax(dim=1), np.float64)

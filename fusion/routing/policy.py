@@ -98,7 +98,8 @@ class FrugalPolicy(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
         """Labels (m,) after as many experts as it paid to ask."""
-        return np.asarray(self.classes_[self.decide(X).answers])
+        answers = self.decide(X).answers
+        return np.asarray(self.classes_[answers])
 
     def predict_proba(self, X: ArrayLike) -> Floats:  # noqa: N803
         """Scores (m, C) of the last fuser, as shares."""

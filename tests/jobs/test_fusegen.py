@@ -102,7 +102,7 @@ def test_fact_17_shots_are_shared_by_all_and_differ_from_round_to_round(main):
 
 
 def test_the_same_job_elsewhere_gives_the_same_bytes(main, conduct):
-    again = conduct()
+    again = conduct(stm={"rounds": corpus.LINEAR})
     assert results(again.folder) == results(main.folder)
     assert main.run.names("steps") == again.run.names("steps")
 

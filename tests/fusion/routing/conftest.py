@@ -85,8 +85,8 @@ def recorded(shared):
     def read(name: str) -> Recorded:
         folder = shared / "data/experts" / name
         items = pq.read_table(folder / "items.parquet").to_pandas().sort_values("item")
-        rows = pq.read_table(folder / "outputs.parquet").to_pandas().sort_values("item")
-        of = [rows[rows.expert == expert] for expert in dict.fromkeys(rows.expert)]
+        rows = pq.read_table(folder / "outputs.parquet").to_pandas()
+        of = [rows[rows.expert == expert].sort_values("item") for expert in dict.fromkeys(rows.expert)]
         return Recorded(
             np.stack([r.pred.to_numpy(int) for r in of]),
             np.stack([r.confidence.to_numpy(float) for r in of]),
