@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.model_selection import KFold
 
-from fusion.routing.losses import Loss, Stored, Subset, losses
+from fusion.routing.losses import Loss, Near, Stored, Subset, losses
 from fusion.routing.neighbours import Floats, Ints
 
 
@@ -41,7 +41,7 @@ class FittedLosses:
         """The same with one expert more, for each of `experts`."""
         return [self.at(tuple(sorted((*subset, expert))), rows) for expert in experts]
 
-    def scores(self, subset: Subset, distances: Floats, outputs: Floats) -> Floats:  # noqa: ARG002
+    def scores(self, subset: Subset, near: Near, outputs: Floats) -> Floats:  # noqa: ARG002
         """Scores (m, A) of the fuser on `subset` for requests with outputs (m, d_S)."""
         if subset not in self._models:
             self._models[subset] = self._fit(self._outputs(subset), self.stored.values)

@@ -6,7 +6,7 @@ expert is the one with the lowest expected loss plus rate x cost; the walk stops
 stored losses do not depend on prices, one `Expectations` serves every rate, budget and choice of experts.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from fusion.routing.losses import Stored, Subset, SubsetLosses, total
-from fusion.routing.neighbours import GRID, Floats, Ints, Ties, block_distances, nearest
+from fusion.routing.lookup import Lookup
+from fusion.routing.losses import Subset, SubsetLosses
+from fusion.routing.neighbours import GRID, Floats, Ints, Ties
 
 TOLERANCE = 1e-6
 """Differences of expected losses up to this are none: 0.3 - 0.2 is not 0.1 in floating point."""
@@ -63,55 +64,29 @@ class Walks:
 
 
 class Expectations:
-    """What the stored items say about a chunk of m requests, each number computed once.
-
-    `ask(expert, rows)` gives outputs (len(rows), d_k) of an expert for requests; it is called once for each
-    request and expert that are needed. `exclude` (m,) names the stored item that a request is, if it is one.
-    """
+    """What the stored items say about a chunk of requests, each number computed once."""
 
     def __init__(
         self,
-        stored: Stored,
+        lookup: Lookup,
         losses: SubsetLosses,
-        ask: Callable[[int, Ints], Floats],
-        size: int,
         *,
         neighbours: int = 30,
         ties: Ties = "inclusive",
-        exclude: Ints | None = None,
     ) -> None:
-        self.stored, self.losses, self.ask, self.size = stored, losses, ask, size
-        self.neighbours, self.ties, self.exclude = neighbours, ties, exclude
-        self._outputs: dict[int, Floats] = {}
-        self._distances: dict[int, Floats] = {}
+        self.lookup, self.losses, self.stored = lookup, losses, lookup.stored
+        self.neighbours, self.ties = neighbours, ties
         self._expected: dict[tuple[Subset, Subset], Floats] = {}
-
-    def observe(self, expert: int, rows: Ints) -> None:
-        """Ask an expert about requests that it was not asked about before."""
-        if expert not in self._outputs:
-            width, n = self.stored.blocks[expert].shape[1], len(self.stored)
-            self._outputs[expert] = np.full((self.size, width), np.nan)
-            self._distances[expert] = np.empty((self.size, n))
-        new = rows[np.isnan(self._outputs[expert][rows, 0])]
-        if len(new):
-            self._outputs[expert][new] = self.ask(expert, new)
-            near = block_distances(self._outputs[expert][new], self.stored.blocks[expert])
-            if self.exclude is not None:
-                near[np.arange(len(new)), self.exclude[new]] = np.inf
-            self._distances[expert][new] = near
-
-    def distances(self, subset: Subset, rows: Ints) -> Floats:
-        """Distances (len(rows), n) of requests to the stored items in the outputs of `subset`."""
-        return total(lambda expert: self._distances[expert][rows], subset)
 
     def expect(self, asked: Subset, wider: Sequence[Subset], rows: Ints) -> Floats:
         """Expected losses (len(wider), len(rows), 1 or 1 + K) of the fusers on `wider`, given the outputs of
         `asked`; where experts are chosen, followed by how often each one is."""
         missing = self._missing(asked, wider, rows)
         if len(missing):
-            near = nearest(self.distances(asked, missing), self.neighbours, self.ties)
+            near = self.lookup.near(asked, missing, self.neighbours, self.ties)
             items, columns = np.unique(near.indices, return_inverse=True)
-            near = csr_array((near.data, columns, near.indptr), shape=(len(missing), len(items)))
+            ones = np.ones(len(columns))
+            near = csr_array((ones, columns, near.indptr), shape=(len(missing), len(items)))
             count = np.maximum(near.sum(axis=1), 1)[:, None]
             for subset, table in zip(wider, self._tables(asked, wider, items.astype(np.intp)), strict=True):
                 self._expected[asked, subset][missing] = (near @ table) / count
@@ -135,7 +110,7 @@ class Expectations:
         columns = 1 + self.stored.experts if self.stored.chooses else 1
         for subset in wider:
             if (asked, subset) not in self._expected:
-                self._expected[asked, subset] = np.full((self.size, columns), np.nan)
+                self._expected[asked, subset] = np.full((self.lookup.size, columns), np.nan)
         unknown = np.zeros(len(rows), bool)
         for subset in wider:
             unknown |= np.isnan(self._expected[asked, subset][rows, 0])
@@ -144,11 +119,13 @@ class Expectations:
     def scores(self, asked: Subset, rows: Ints) -> tuple[Floats, Floats]:
         """Scores (len(rows), A) of the fuser on the experts asked, and mean squared distances (len(rows),) to
         the nearest stored items."""
-        distances = self.distances(asked, rows)
-        outputs = np.concatenate([self._outputs[expert][rows] for expert in asked], axis=1)
-        near = nearest(distances, self.neighbours, self.ties)
-        far = near.multiply(np.where(np.isfinite(distances), distances, 0)).sum(axis=1)
-        return self.losses.scores(asked, distances, outputs), far / np.maximum(near.sum(axis=1), 1) / GRID
+
+        def near(count: int, ties: Ties) -> csr_array:
+            return self.lookup.near(asked, rows, count, ties)
+
+        around = near(self.neighbours, self.ties)
+        distance = around.sum(axis=1) / np.maximum(np.diff(around.indptr), 1) / GRID
+        return self.losses.scores(asked, near, self.lookup.outputs(asked, rows)), distance
 
 
 class Walk:
@@ -259,7 +236,7 @@ class Walk:
         following = {}
         for expert in map(int, np.unique(experts)):
             more = rows[experts == expert]
-            self.seen.observe(expert, more)
+            self.seen.lookup.observe(expert, more)
             self.order[more, len(asked)] = expert
             self.spent[more] += self.prices[more, expert]
             following[tuple(sorted((*asked, expert)))] = more

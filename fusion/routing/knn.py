@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from fusion.routing.neighbours import Floats, Ties, block_distances, nearest, row_chunks
+from fusion.routing.neighbours import Floats, Ties, block_distances, nearest, ones, row_chunks
 
 
 class KnnFuser(ClassifierMixin, BaseEstimator):
@@ -41,5 +41,6 @@ class KnnFuser(ClassifierMixin, BaseEstimator):
         shares = np.empty((len(x), len(self.classes_)))
         for rows in row_chunks(len(x), len(self.features_)):
             near = nearest(block_distances(x[rows], self.features_), self.n_neighbors, self.ties)
-            shares[rows] = (near @ self.votes_) / near.sum(axis=1)[:, None]
+            votes = ones(near) @ self.votes_
+            shares[rows] = votes / votes.sum(axis=1, keepdims=True)
         return shares

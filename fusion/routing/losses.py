@@ -7,17 +7,20 @@ stored items (FrugalFoE, eq. 4.4), so no expert is called to find out whether ca
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
-from fusion.routing.neighbours import Floats, Ints, Ties, block_distances, nearest, row_chunks
+from fusion.routing.neighbours import Floats, Ints, Ties, block_distances, nearest, ones, row_chunks
 
 Loss = Literal["zero_one", "soft", "regret"]
 Subset = tuple[int, ...]
 """Indices of experts, ascending."""
+Near = Callable[[int, Ties], csr_array]
+"""So many nearest stored items of each of m requests, as a sparse matrix (m, n)."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Stored:
     blocks: tuple[Floats, ...]
     values: Floats
     chooses: bool = False
+    single: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...] = field(init=False, repr=False)
+    """Blocks (d_k, n) and their squared norms (n,) in float32."""
 
     def __post_init__(self) -> None:
         if not self.blocks:
@@ -36,6 +41,10 @@ class Stored:
             raise ValueError("every expert needs one output for each item")
         if self.chooses and self.values.shape[1] != len(self.blocks):
             raise ValueError("choosing an expert needs one quality per expert and item")
+
+        columns = [np.ascontiguousarray(block.T, np.float32) for block in self.blocks]
+        norms = [np.einsum("ij,ij->j", c, c) for c in columns]
+        object.__setattr__(self, "single", tuple(zip(columns, norms, strict=True)))
 
     def __len__(self) -> int:
         return len(self.values)
@@ -70,8 +79,9 @@ class SubsetLosses(Protocol):
     def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> list[tuple[Floats, Ints]]:
         """The same with one expert more, for each of `experts`."""
 
-    def scores(self, subset: Subset, distances: Floats, outputs: Floats) -> Floats:
-        """Scores (m, A) of the fuser on `subset` for requests at distances (m, n), with outputs (m, d_S)."""
+    def scores(self, subset: Subset, near: Near, outputs: Floats) -> Floats:
+        """Scores (m, A) of the fuser on `subset` for requests with outputs (m, d_S), whose `count` nearest
+        items `near(count, ties)` finds."""
 
 
 class KnnLosses:
@@ -116,10 +126,10 @@ class KnnLosses:
                     self._fill(child, chunk[here], (start + distances(expert))[here])
         return [self._take(child, rows) for child in wider]
 
-    def scores(self, subset: Subset, distances: Floats, outputs: Floats) -> Floats:  # noqa: ARG002
+    def scores(self, subset: Subset, near: Near, outputs: Floats) -> Floats:  # noqa: ARG002
         """Mean worth (m, A) of each answer among the nearest stored items of requests."""
-        near = nearest(distances, self.neighbours, self.ties)
-        return np.asarray((near @ self.stored.values) / np.maximum(near.sum(axis=1), 1)[:, None])
+        found = ones(near(self.neighbours, self.ties))
+        return np.asarray((found @ self.stored.values) / np.maximum(found.sum(axis=1), 1)[:, None])
 
     def build(self, subsets: Sequence[Subset], rows: Ints) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Losses and answers (len(subsets), len(rows)), subsets in lexicographic order being fastest: each
@@ -173,7 +183,7 @@ class KnnLosses:
     def _judge(self, rows: Ints, distances: Floats) -> tuple[Floats, Ints]:
         if self.leave_one_out:
             distances[np.arange(len(rows)), rows] = np.inf
-        scores = np.asarray(nearest(distances, self.neighbours, self.ties) @ self.stored.values)
+        scores = np.asarray(ones(nearest(distances, self.neighbours, self.ties)) @ self.stored.values)
         return losses(scores, self.stored.values[rows], self.loss), scores.argmax(axis=1)
 
 

@@ -7,7 +7,7 @@ asked, and outputs that are equal are exactly as far away, which tie-inclusive n
 """
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,48 +42,72 @@ def row_chunks(rows: int, columns: int) -> Iterator[slice]:
 
 
 def nearest(distances: Floats, count: int, ties: Ties = "inclusive") -> csr_array:
-    """Ones (m, n) at the `count` smallest of each row of distances (m, n); infinite ones are never taken.
+    """The `count` smallest of each row of distances (m, n), kept in a sparse matrix; infinite ones never are.
 
     `inclusive` takes everyone as near as the last one, `lowest` cuts equal distances by lowest column.
     """
+    rows, columns = candidates(distances, count)
     m, n = distances.shape
-    if n <= count:
-        rows, columns = np.nonzero(distances < np.inf)
-        return _ones(rows, columns, (m, n))
-    rows, columns = np.nonzero(distances <= _bound(distances, count)[:, None])
-    values = distances[rows, columns]
-    finite = values < np.inf
-    rows, columns, values = rows[finite], columns[finite], values[finite]
-    order = np.lexsort((columns, values, rows))
-    rows, columns, values = rows[order], columns[order], values[order]
-    sizes = np.bincount(rows, minlength=m)
-    starts = np.cumsum(sizes) - sizes
-    if ties == "lowest":
-        kept = np.arange(len(rows)) - starts[rows] < count
-    else:
-        last = np.full(m, np.inf)
-        full = sizes >= count
-        last[full] = values[starts[full] + count - 1]
-        kept = values <= last[rows]
-    return _ones(rows[kept], columns[kept], (m, n))
+    return select(rows, columns, distances[rows, columns], count, ties, (m, n))
 
 
-def _bound(distances: Floats, count: int) -> Floats:
-    """A number per row that at least `count` of its distances do not exceed, and few more.
+def candidates(
+    distances: NDArray[np.floating[Any]], count: int, slack: Floats | None = None
+) -> tuple[Ints, Ints]:
+    """Rows and columns among which are the `count` smallest finite distances of each row, and few others.
 
-    The `count`-th smallest of minima over groups: as tight as needed, and far cheaper than a partition.
+    With `slack` (m,), also everything that much above them. Columns fall into groups; the `count`-th smallest
+    of the minima of the groups bounds the `count`-th smallest of all, so only groups with a minimum up to it
+    are looked at.
     """
     m, n = distances.shape
     groups = n // GROUP
+    if n <= count:
+        rows, columns = np.nonzero(distances < np.inf)
+        return rows, columns
     if groups < 4 * count:
-        return np.asarray(np.partition(distances, count - 1, axis=1)[:, count - 1])
-    minima = distances[:, : groups * GROUP].reshape(m, GROUP, groups).min(axis=1)
-    return np.asarray(np.partition(minima, count - 1, axis=1)[:, count - 1])
+        bound = np.partition(distances, count - 1, axis=1)[:, count - 1]
+        rows, columns = np.nonzero(distances <= _above(bound, slack)[:, None])
+    else:
+        minima = distances[:, :groups].copy()
+        for start in range(groups, GROUP * groups, groups):
+            np.minimum(minima, distances[:, start : start + groups], out=minima)
+        bound = np.partition(minima, count - 1, axis=1)[:, count - 1]
+        hit, group = np.nonzero(minima <= _above(bound, slack)[:, None])
+        rest = np.arange(GROUP * groups, n)
+        rows = np.concatenate([np.repeat(hit, GROUP), np.repeat(np.arange(m), len(rest))])
+        columns = np.concatenate([(group[:, None] + groups * np.arange(GROUP)).ravel(), np.tile(rest, m)])
+    values = distances[rows, columns]
+    kept = (values <= _above(bound, slack)[rows]) & (values < np.inf)
+    return rows[kept], columns[kept]
 
 
-def _ones(rows: Ints, columns: Ints, shape: tuple[int, int]) -> csr_array:
-    """A sparse matrix of ones; `rows` are sorted."""
-    starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=shape[0]))])
-    matrix = csr_array((np.ones(len(rows)), columns, starts), shape=shape)
+def select(
+    rows: Ints, columns: Ints, values: Floats, count: int, ties: Ties, shape: tuple[int, int]
+) -> csr_array:
+    """The `count` smallest values of each row in a sparse matrix, of candidates in any order."""
+    order = np.lexsort((columns, values, rows))
+    rows, columns, values = rows[order], columns[order], values[order]
+    sizes = np.bincount(rows, minlength=shape[0])
+    starts = np.cumsum(sizes) - sizes
+    place = np.arange(len(rows)) - starts[rows]
+    if ties == "lowest":
+        kept = place < count
+    else:
+        last = np.full(shape[0], np.inf)
+        full = sizes >= count
+        last[full] = values[starts[full] + count - 1]
+        kept = values <= last[rows]
+    ends = np.concatenate([[0], np.cumsum(np.bincount(rows[kept], minlength=shape[0]))])
+    matrix = csr_array((values[kept], columns[kept], ends), shape=shape)
     matrix.sort_indices()
     return matrix
+
+
+def ones(near: csr_array) -> csr_array:
+    """A sparse matrix of ones in the places of another."""
+    return csr_array((np.ones(len(near.data)), near.indices, near.indptr), shape=near.shape)
+
+
+def _above(bound: NDArray[np.floating[Any]], slack: Floats | None) -> NDArray[np.floating[Any]]:
+    return bound if slack is None else bound + slack

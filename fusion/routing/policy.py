@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fusion.routing.fitted import FittedLosses
 from fusion.routing.frugal import Expectations, Rules, Start, Walk, Walks
+from fusion.routing.lookup import Lookup
 from fusion.routing.losses import KnnLosses, Loss, Stored, SubsetLosses
 from fusion.routing.neighbours import Floats, Ints, Ties
 
@@ -170,16 +171,8 @@ class FrugalPolicy(ClassifierMixin, BaseEstimator):
         return found / len(items)
 
     def _expectations(self, ask: Any, size: int, exclude: Ints | None) -> Expectations:  # noqa: ANN401
-        used = self._used()
-        return Expectations(
-            self.stored_,
-            self.losses_,
-            ask,
-            size,
-            neighbours=used["m_neighbors"],
-            ties=used["ties"],
-            exclude=exclude,
-        )
+        used, lookup = self._used(), Lookup(self.stored_, ask, size, exclude)
+        return Expectations(lookup, self.losses_, neighbours=used["m_neighbors"], ties=used["ties"])
 
     def _used(self) -> dict[str, Any]:
         return REFERENCE if self.compat == "reference" else {name: getattr(self, name) for name in REFERENCE}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fusion.routing.frugal import Expectations, Rules, Walk
+from fusion.routing.lookup import Lookup
 from fusion.routing.losses import KnnLosses, Stored, losses
 from fusion.routing.policy import FrugalPolicy
 
@@ -140,7 +141,7 @@ def test_fact_f11_a_fuser_does_not_know_in_which_order_experts_were_asked(digits
     seen = [policy._expectations(lambda e, at: few[at, 10 * e : 10 * e + 10], 40, None) for _ in range(2)]
     for expectations, order in zip(seen, ([2, 5, 7], [7, 2, 5]), strict=True):
         for expert in order:
-            expectations.observe(expert, np.arange(40))
+            expectations.lookup.observe(expert, np.arange(40))
     for subset in ((2, 5), (2, 5, 7)):
         a, b = (s.scores(subset, np.arange(40)) for s in seen)
         assert (a[0] == b[0]).all() and (a[1] == b[1]).all()
@@ -202,7 +203,8 @@ def test_choosing_an_expert_pays_for_its_answer_unless_it_was_asked():
     hints = topic[:, None] + rng.normal(0, 0.05, (300, 1))
     memory = Stored((hints, rng.random((300, 1))), quality, chooses=True)
     tables = KnnLosses(memory, loss="regret")
-    seen = Expectations(memory, tables, lambda e, at: memory.blocks[e][at], 300, exclude=np.arange(300))
+    lookup = Lookup(memory, lambda e, at: memory.blocks[e][at], 300, exclude=np.arange(300))
+    seen = Expectations(lookup, tables)
     prices, may = np.broadcast_to([1.0, 5.0], (300, 2)), np.ones((300, 2), bool)
     done = Walk(seen, Rules(rate=0.01), prices, [0, 1], may).run()
     assert (quality[np.arange(300), done.answers] == 1).all()
