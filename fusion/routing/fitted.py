@@ -26,18 +26,19 @@ class FittedLosses:
         self, stored: Stored, make: Callable[[], Any], *, loss: Loss = "soft", folds: int = 5, seed: int = 0
     ) -> None:
         self.stored, self.make, self.loss, self.folds, self.seed = stored, make, loss, folds, seed
-        self._tables: dict[Subset, tuple[Floats, Ints]] = {}
+        self._tables: dict[Subset, Floats] = {}
         self._models: dict[Subset, Any] = {}
 
-    def at(self, subset: Subset, rows: Ints) -> tuple[Floats, Ints]:
-        """Losses and answers of the fuser on `subset` at stored items `rows`."""
+    def at(self, subset: Subset, rows: Ints) -> Floats:
+        """Losses (len(rows), 1) of the fuser on `subset` at stored items, or qualities (len(rows), K)."""
         if subset not in self._tables:
             scores = self._out_of_fold(self._outputs(subset))
-            self._tables[subset] = losses(scores, self.stored.values, self.loss), scores.argmax(axis=1)
-        found, answers = self._tables[subset]
-        return found[rows], answers[rows]
+            if not self.stored.chooses:
+                scores = losses(scores, self.stored.values, self.loss)[:, None]
+            self._tables[subset] = scores
+        return self._tables[subset][rows]
 
-    def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> list[tuple[Floats, Ints]]:
+    def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> list[Floats]:
         """The same with one expert more, for each of `experts`."""
         return [self.at(tuple(sorted((*subset, expert))), rows) for expert in experts]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from fusion.routing.lookup import Lookup
-from fusion.routing.losses import Subset, SubsetLosses
+from fusion.routing.losses import Stored, Subset, SubsetLosses
 from fusion.routing.neighbours import GRID, Floats, Ints, Ties
 
 TOLERANCE = 1e-6
@@ -64,7 +64,11 @@ class Walks:
 
 
 class Expectations:
-    """What the stored items say about a chunk of requests, each number computed once."""
+    """What the stored items say about a chunk of requests, each number computed once.
+
+    Where experts are chosen, `charges` (K,) are the losses that their calls are worth, which an answer adds
+    that was not asked for before.
+    """
 
     def __init__(
         self,
@@ -73,21 +77,21 @@ class Expectations:
         *,
         neighbours: int = 30,
         ties: Ties = "inclusive",
+        charges: Floats,
     ) -> None:
         self.lookup, self.losses, self.stored = lookup, losses, lookup.stored
-        self.neighbours, self.ties = neighbours, ties
+        self.neighbours, self.ties, self.charges = neighbours, ties, charges
         self._expected: dict[tuple[Subset, Subset], Floats] = {}
 
     def expect(self, asked: Subset, wider: Sequence[Subset], rows: Ints) -> Floats:
-        """Expected losses (len(wider), len(rows), 1 or 1 + K) of the fusers on `wider`, given the outputs of
-        `asked`; where experts are chosen, followed by how often each one is."""
+        """Expected losses (len(wider), len(rows)) of the fusers on `wider`, given the outputs of `asked`."""
         missing = self._missing(asked, wider, rows)
         if len(missing):
             near = self.lookup.near(asked, missing, self.neighbours, self.ties)
             items, columns = np.unique(near.indices, return_inverse=True)
             ones = np.ones(len(columns))
             near = csr_array((ones, columns, near.indptr), shape=(len(missing), len(items)))
-            count = np.maximum(near.sum(axis=1), 1)[:, None]
+            count = np.maximum(near.sum(axis=1), 1)
             for subset, table in zip(wider, self._tables(asked, wider, items.astype(np.intp)), strict=True):
                 self._expected[asked, subset][missing] = (near @ table) / count
         return np.stack([self._expected[asked, subset][rows] for subset in wider])
@@ -95,25 +99,18 @@ class Expectations:
     def _tables(self, asked: Subset, wider: Sequence[Subset], items: Ints) -> Iterator[Floats]:
         added = {subset: tuple(set(subset) - set(asked)) for subset in wider}
         single = [subset for subset in wider if len(added[subset]) == 1]
-        found = dict(
-            zip(single, self.losses.children(asked, [added[s][0] for s in single], items), strict=True)
-        )
+        tables = self.losses.children(asked, [added[s][0] for s in single], items)
+        found = dict(zip(single, tables, strict=True))
         for subset in wider:
-            loss, answer = found[subset] if subset in found else self.losses.at(subset, items)
-            yield (
-                np.column_stack([loss, np.eye(self.stored.experts)[answer]])
-                if self.stored.chooses
-                else loss[:, None]
-            )
+            table = found[subset] if subset in found else self.losses.at(subset, items)
+            yield missed(self.stored, subset, table, items, self.charges)
 
     def _missing(self, asked: Subset, wider: Sequence[Subset], rows: Ints) -> Ints:
-        columns = 1 + self.stored.experts if self.stored.chooses else 1
-        for subset in wider:
-            if (asked, subset) not in self._expected:
-                self._expected[asked, subset] = np.full((self.lookup.size, columns), np.nan)
         unknown = np.zeros(len(rows), bool)
         for subset in wider:
-            unknown |= np.isnan(self._expected[asked, subset][rows, 0])
+            if (asked, subset) not in self._expected:
+                self._expected[asked, subset] = np.full(self.lookup.size, np.nan)
+            unknown |= np.isnan(self._expected[asked, subset][rows])
         return rows[unknown]
 
     def scores(self, asked: Subset, rows: Ints) -> tuple[Floats, Floats]:
@@ -126,6 +123,20 @@ class Expectations:
         around = near(self.neighbours, self.ties)
         distance = around.sum(axis=1) / np.maximum(np.diff(around.indptr), 1) / GRID
         return self.losses.scores(asked, near, self.lookup.outputs(asked, rows)), distance
+
+
+def missed(stored: Stored, subset: Subset, table: Floats, items: Ints, charges: Floats) -> Floats:
+    """Losses (len(items),) at stored items of the fuser on `subset`, of which (len(items), 1 or K) is known.
+
+    Where experts are chosen: what the choice by predicted quality less charges misses, and its charge.
+    """
+    if not stored.chooses:
+        return table[:, 0]
+    extra = charges.copy()
+    extra[list(subset)] = 0
+    chosen = (table - extra).argmax(axis=1)
+    values = stored.values[items]
+    return np.asarray(values.max(axis=1) - values[np.arange(len(items)), chosen] + extra[chosen])
 
 
 class Walk:
@@ -150,6 +161,7 @@ class Walk:
         self.current, self.best = np.full((m, k), np.nan), np.full((m, k), np.nan)
         self.reasons = np.full(m, "", "U11")
         self.scores = np.zeros((m, seen.stored.values.shape[1]))
+        self.answers = np.zeros(m, np.intp)
 
     def run(self) -> Walks:
         """Walk to the end."""
@@ -162,13 +174,19 @@ class Walk:
                 for wider, more in self._ask(asked, rows[chosen >= 0], chosen[chosen >= 0]).items():
                     following.setdefault(wider, []).append(more)
             frontier = {asked: np.sort(np.concatenate(parts)) for asked, parts in following.items()}
-        answers = self.scores.argmax(axis=1)
         if self.seen.stored.chooses:
-            rows = np.arange(len(answers))
-            called = (self.order == answers[:, None]).any(axis=1)
-            self.spent += np.where(called, 0, self.prices[rows, answers])
+            rows = np.arange(len(self.answers))
+            called = (self.order == self.answers[:, None]).any(axis=1)
+            self.spent += np.where(called, 0, self.prices[rows, self.answers])
         return Walks(
-            self.order, self.current, self.best, self.reasons, self.spent, self.scores, answers, self.distance
+            order=self.order,
+            current=self.current,
+            best=self.best,
+            reasons=self.reasons,
+            spent=self.spent,
+            scores=self.scores,
+            answers=self.answers,
+            distance=self.distance,
         )
 
     def decide(self, asked: Subset, rows: Ints) -> Ints:
@@ -182,7 +200,7 @@ class Walk:
         full = rules.max_experts is not None and len(asked) >= rules.max_experts
         reasons = np.where(payable.any(axis=1), GAIN, np.where(open_.any(axis=1), BUDGET, UNAVAILABLE))
         self.reasons[rows] = ALL if everyone else LIMIT if full else reasons
-        current = self._penalised(asked, [asked], rows)[0]
+        current = self.seen.expect(asked, [asked], rows)[0]
         self.current[rows, step] = current
         free = np.flatnonzero(payable.any(axis=1))
         if everyone or full or not len(free):
@@ -202,7 +220,7 @@ class Walk:
         depth = min(self.rules.lookahead, len(left))
         more = [added for size in range(1, depth + 1) for added in combinations(left, size)]
         wider = [tuple(sorted((*asked, *added))) for added in more]
-        expected = self._penalised(asked, wider, rows)
+        expected = self.seen.expect(asked, wider, rows)
         for number, added in enumerate(more):
             price = self.prices[rows][:, list(added)].sum(axis=1)
             within = self.spent[rows] + price <= self.rules.budget + TOLERANCE
@@ -213,17 +231,6 @@ class Walk:
         members = np.array([[expert in added for expert in left] for added in more]).T
         first = np.where(members[:, winner], single, np.inf).argmin(axis=0)
         return expected.min(axis=0), np.array(left, np.intp)[first]
-
-    def _penalised(self, asked: Subset, wider: Sequence[Subset], rows: Ints) -> Floats:
-        """Expected losses (len(wider), len(rows)), with the price of the answer where that is a call more."""
-        expected = self.seen.expect(asked, wider, rows)
-        loss = expected[:, :, 0].copy()
-        if self.seen.stored.chooses and self.rules.rate:
-            for number, subset in enumerate(wider):
-                calls = self.prices[rows].copy()
-                calls[:, list(subset)] = 0
-                loss[number] += self.rules.rate * np.einsum("ij,ij->i", expected[number, :, 1:], calls)
-        return loss
 
     def _first(self) -> Ints:
         can = self.allowed & (self.prices <= self.rules.budget + TOLERANCE)
@@ -246,10 +253,11 @@ class Walk:
         if not len(rows):
             return
         scores, self.distance[rows] = self.seen.scores(asked, rows)
-        if self.seen.stored.chooses:
-            can = self.allowed[rows] & (
-                self.spent[rows, None] + self.prices[rows] <= self.rules.budget + TOLERANCE
-            )
-            can[:, list(asked)] = True
-            scores = np.where(can, scores, -np.inf)
         self.scores[rows] = scores
+        if self.seen.stored.chooses:
+            prices = self.prices[rows].copy()
+            prices[:, list(asked)] = 0
+            can = self.allowed[rows] & (self.spent[rows, None] + prices <= self.rules.budget + TOLERANCE)
+            can[:, list(asked)] = True
+            scores = np.where(can, scores - self.rules.rate * prices, -np.inf)
+        self.answers[rows] = scores.argmax(axis=1)

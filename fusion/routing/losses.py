@@ -1,9 +1,10 @@
-"""What a wrong answer costs, and how often each subset of experts gives one on the stored outputs.
+"""What fusers on every subset of experts make of the stored items: what a policy looks up.
 
 An answer is worth something on every item: 1 for the right label and 0 for another, or the quality of the
-response of the expert that is chosen. A fuser on the outputs of a subset S scores the answers; `T_S[i]` is
-its loss at stored item i. The expected loss of any S at a new request is then a mean of `T_S` over a few
-stored items (FrugalFoE, eq. 4.4), so no expert is called to find out whether calling it would help.
+response of the expert that is chosen. A fuser on the outputs of a subset S scores the answers; for labels its
+loss at stored item i is kept (`T_S[i]`), for experts the quality that it predicts of each, as the choice
+depends on prices too. The expected loss of any S at a new request is then a mean over a few stored items
+(FrugalFoE, eq. 4.4), so no expert is called to find out whether calling it would help.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from scipy.sparse import csr_array
 
 from fusion.routing.neighbours import Floats, Ints, Ties, block_distances, nearest, ones, row_chunks
 
-Loss = Literal["zero_one", "soft", "regret"]
+Loss = Literal["zero_one", "soft"]
 Subset = tuple[int, ...]
 """Indices of experts, ascending."""
 Near = Callable[[int, Ties], csr_array]
@@ -56,27 +57,25 @@ class Stored:
 
 
 def losses(scores: Floats, values: Floats, kind: Loss) -> Floats:
-    """Losses (m,) of answers scored (m, A), worth (m, A).
+    """Losses (m,) of labels scored (m, C) where right ones are marked by 1 in values (m, C).
 
-    `zero_one` and `regret`: the best worth less that of the answer with the highest score (the first of
-    equals), one formula for labels and for qualities. `soft`: the best worth less the mean worth under the
-    scores as probabilities.
+    `zero_one`: whether the label with the highest score, the first of equals, is wrong. `soft`: the share of
+    the scores that wrong labels have.
     """
-    best = values.max(axis=1)
-    if kind == "soft":
-        total = scores.sum(axis=1)
-        mean = np.einsum("ij,ij->i", scores, values) / np.where(total > 0, total, 1)
-        return np.asarray(best - mean)
-    return np.asarray(best - values[np.arange(len(values)), scores.argmax(axis=1)])
+    if kind == "zero_one":
+        return np.asarray(1 - values[np.arange(len(values)), scores.argmax(axis=1)])
+    total = scores.sum(axis=1)
+    return np.asarray(1 - np.einsum("ij,ij->i", scores, values) / np.where(total > 0, total, 1))
 
 
 class SubsetLosses(Protocol):
     """The fusers of all subsets of experts, through what a policy asks of them."""
 
-    def at(self, subset: Subset, rows: Ints) -> tuple[Floats, Ints]:
-        """Losses and answers (both of the length of `rows`) of the fuser on `subset` at stored items."""
+    def at(self, subset: Subset, rows: Ints) -> Floats:
+        """Losses (len(rows), 1) of the fuser on `subset` at stored items, or qualities (len(rows), K) that it
+        predicts."""
 
-    def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> list[tuple[Floats, Ints]]:
+    def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> list[Floats]:
         """The same with one expert more, for each of `experts`."""
 
     def scores(self, subset: Subset, near: Near, outputs: Floats) -> Floats:
@@ -102,17 +101,17 @@ class KnnLosses:
     ) -> None:
         self.stored, self.neighbours, self.loss = stored, neighbours, loss
         self.leave_one_out, self.ties = leave_one_out, ties
-        self._tables: dict[Subset, tuple[NDArray[np.float32], NDArray[np.int32]]] = {}
+        self._tables: dict[Subset, NDArray[np.float32]] = {}
 
-    def at(self, subset: Subset, rows: Ints) -> tuple[Floats, Ints]:
-        """Losses and answers of the fuser on `subset` at stored items `rows`."""
+    def at(self, subset: Subset, rows: Ints) -> Floats:
+        """What is known of the fuser on `subset` at stored items `rows`."""
         missing = self._missing(subset, rows)
         for part in row_chunks(len(missing), len(self.stored)):
             self._fill(subset, missing[part], total(self.between(missing[part]), subset))
         return self._take(subset, rows)
 
-    def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> list[tuple[Floats, Ints]]:
-        """Losses and answers of the fusers on `subset` and one more expert."""
+    def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> list[Floats]:
+        """The same of the fusers on `subset` and one more expert."""
         wider = [tuple(sorted((*subset, expert))) for expert in experts]
         missing = [self._missing(child, rows) for child in wider]
         needed = np.unique(np.concatenate([*missing, np.empty(0, np.intp)]).astype(np.intp))
@@ -131,11 +130,10 @@ class KnnLosses:
         found = ones(near(self.neighbours, self.ties))
         return np.asarray((found @ self.stored.values) / np.maximum(found.sum(axis=1), 1)[:, None])
 
-    def build(self, subsets: Sequence[Subset], rows: Ints) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Losses and answers (len(subsets), len(rows)), subsets in lexicographic order being fastest: each
-        takes the sums of the one that it extends."""
-        found = np.empty((len(subsets), len(rows)), np.float32)
-        answers = np.empty((len(subsets), len(rows)), np.int32)
+    def build(self, subsets: Sequence[Subset], rows: Ints) -> NDArray[np.float32]:
+        """Parts of tables (len(subsets), len(rows), 1 or K); sorted subsets are fastest, as each takes the
+        sums of the one that it extends."""
+        found = np.empty((len(subsets), len(rows), self._width), np.float32)
         for part in row_chunks(len(rows), len(self.stored)):
             distances = self.between(rows[part])
             sums: list[tuple[Subset, Floats]] = []
@@ -143,17 +141,14 @@ class KnnLosses:
                 while sums and sums[-1][0] != subset[: len(sums[-1][0])]:
                     sums.pop()
                 for expert in subset[len(sums) :]:
-                    sums.append(
-                        ((*sums[-1][0], expert), sums[-1][1] + distances(expert))
-                        if sums
-                        else ((expert,), distances(expert).copy())
-                    )
-                found[number, part], answers[number, part] = self._judge(rows[part], sums[-1][1])
-        return found, answers
+                    known, summed = sums[-1] if sums else ((), 0.0)
+                    sums.append(((*known, expert), summed + distances(expert)))
+                found[number, part] = self._judge(rows[part], sums[-1][1])
+        return found
 
-    def add(self, subset: Subset, found: NDArray[np.float32], answers: NDArray[np.int32]) -> None:
-        """Take over a whole table (n,) of losses and answers."""
-        self._tables[subset] = found, answers
+    def add(self, subset: Subset, table: NDArray[np.float32]) -> None:
+        """Take over a whole table (n, 1 or K)."""
+        self._tables[subset] = table
 
     def between(self, rows: Ints) -> Callable[[int], Floats]:
         """Distances of stored items `rows` to all, by expert, each computed when first asked for."""
@@ -166,25 +161,29 @@ class KnnLosses:
 
         return distances
 
+    @property
+    def _width(self) -> int:
+        return self.stored.experts if self.stored.chooses else 1
+
     def _missing(self, subset: Subset, rows: Ints) -> Ints:
         if subset not in self._tables:
-            n = len(self.stored)
-            self._tables[subset] = np.full(n, np.nan, np.float32), np.zeros(n, np.int32)
-        return np.unique(rows[np.isnan(self._tables[subset][0][rows])])
+            self._tables[subset] = np.full((len(self.stored), self._width), np.nan, np.float32)
+        return np.unique(rows[np.isnan(self._tables[subset][rows, 0])])
 
-    def _take(self, subset: Subset, rows: Ints) -> tuple[Floats, Ints]:
-        found, answers = self._tables[subset]
-        return found[rows].astype(np.float64), answers[rows].astype(np.intp)
+    def _take(self, subset: Subset, rows: Ints) -> Floats:
+        return self._tables[subset][rows].astype(np.float64)
 
     def _fill(self, subset: Subset, rows: Ints, distances: Floats) -> None:
-        found, answers = self._tables[subset]
-        found[rows], answers[rows] = self._judge(rows, distances)
+        self._tables[subset][rows] = self._judge(rows, distances)
 
-    def _judge(self, rows: Ints, distances: Floats) -> tuple[Floats, Ints]:
+    def _judge(self, rows: Ints, distances: Floats) -> Floats:
         if self.leave_one_out:
             distances[np.arange(len(rows)), rows] = np.inf
-        scores = np.asarray(ones(nearest(distances, self.neighbours, self.ties)) @ self.stored.values)
-        return losses(scores, self.stored.values[rows], self.loss), scores.argmax(axis=1)
+        near = ones(nearest(distances, self.neighbours, self.ties))
+        scores = np.asarray(near @ self.stored.values)
+        if self.stored.chooses:
+            return np.asarray(scores / np.maximum(near.sum(axis=1), 1)[:, None])
+        return losses(scores, self.stored.values[rows], self.loss)[:, None]
 
 
 def total(distances: Callable[[int], Floats], subset: Subset) -> Floats:

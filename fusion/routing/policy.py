@@ -1,4 +1,4 @@
-"""FrugalFoE as a scikit-learn classifier: `fit` on stored outputs and labels, `decide` on new requests.
+"""FrugalFoE as scikit-learn estimators: `fit` on stored outputs and labels, `decide` on new requests.
 
 X holds the outputs of all experts side by side, `blocks` their widths (None: one column each). When a request
 is decided, only the columns of experts that it asked are read. `compat="reference"` reproduces the authors'
@@ -6,7 +6,7 @@ code: 0/1 loss with a neighbour's own vote, 10 neighbours, two experts at least,
 first expert by mean loss, and a tie goes on.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from typing import Any, Literal, Self
 
@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from fusion.routing.fitted import FittedLosses
-from fusion.routing.frugal import Expectations, Rules, Start, Walk, Walks
+from fusion.routing.frugal import Expectations, Rules, Start, Walk, Walks, missed
 from fusion.routing.lookup import Lookup
 from fusion.routing.losses import KnnLosses, Loss, Stored, SubsetLosses
 from fusion.routing.neighbours import Floats, Ints, Ties
@@ -36,8 +36,8 @@ ROLLOUT = 1000
 """Stored items that a rollout walks over to compare first experts."""
 
 
-class FrugalPolicy(ClassifierMixin, BaseEstimator):
-    """Ask as few experts as it pays to, one after another, and fuse what they say.
+class _Frugal(BaseEstimator):
+    """What both policies share.
 
     Parameters: `blocks` widths of the experts' outputs; `prices` per call (None: 1 each); `rate` (lambda) the
     loss that one unit of price must save; `fuser` an estimator, fitted anew for every subset that is asked
@@ -72,16 +72,11 @@ class FrugalPolicy(ClassifierMixin, BaseEstimator):
         self.min_experts, self.max_experts, self.lookahead = min_experts, max_experts, lookahead
         self.budget, self.compat, self.random_state = budget, compat, random_state
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803
-        """Store outputs (n, sum of widths) and labels (n,)."""
-        x, y = validate_data(self, X, y)
-        check_classification_targets(y)
-        self.classes_, labels = np.unique(y, return_inverse=True)
-        self.stored_ = Stored(self._split(np.asarray(x, np.float64)), np.eye(len(self.classes_))[labels])
+    def _store(self, x: Floats, values: Floats, *, chooses: bool) -> None:
+        self.stored_ = Stored(self._split(x), values, chooses)
         self.prices_ = self._checked_prices()
         self.losses_: SubsetLosses = self._losses()
         self._starts: dict[float, list[int]] = {}
-        return self
 
     def _losses(self) -> SubsetLosses:
         used = self._used()
@@ -96,16 +91,6 @@ class FrugalPolicy(ClassifierMixin, BaseEstimator):
             leave_one_out=used["leave_one_out"],
             ties=used["ties"],
         )
-
-    def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
-        """Labels (m,) after as many experts as it paid to ask."""
-        answers = self.decide(X).answers
-        return np.asarray(self.classes_[answers])
-
-    def predict_proba(self, X: ArrayLike) -> Floats:  # noqa: N803
-        """Scores (m, C) of the last fuser, as shares."""
-        scores = self.decide(X).scores
-        return np.asarray(scores / scores.sum(axis=1, keepdims=True))
 
     def decide(self, X: ArrayLike, **rules: Any) -> Walks:  # noqa: N803, ANN401
         """What is done for each request; `rules` as of `sweep`."""
@@ -133,13 +118,13 @@ class FrugalPolicy(ClassifierMixin, BaseEstimator):
         starts = [self.starts(rate) for rate in rates]
         parts = []
         for rows in _chunks(len(x)):
-            seen = self._expectations(lambda e, at, rows=rows: outputs[e][rows][at], len(rows), None)
-            parts.append(
-                [
-                    Walk(seen, rule, charged[rows], first, may[rows]).run()
-                    for rule, first in zip(rules, starts, strict=True)
-                ]
-            )
+            lookup = Lookup(self.stored_, _reader(outputs, rows), len(rows))
+            shared = self._expectations(lookup, 0.0)
+            walks = []
+            for rule, first in zip(rules, starts, strict=True):
+                seen = self._expectations(lookup, rule.rate) if self.stored_.chooses else shared
+                walks.append(Walk(seen, rule, charged[rows], first, may[rows]).run())
+            parts.append(walks)
         return [_joined(walks) for walks in zip(*parts, strict=True)]
 
     def starts(self, rate: float) -> list[int]:
@@ -152,15 +137,16 @@ class FrugalPolicy(ClassifierMixin, BaseEstimator):
         k = self.stored_.experts
         if self._used()["start"] == "mean_loss" or k == 1:
             rows = np.arange(len(self.stored_))
-            means = [table.mean() for table, _ in self.losses_.children((), range(k), rows)]
-            return np.asarray(means) + rate * self.prices_
+            tables = self.losses_.children((), range(k), rows)
+            charges: Floats = rate * self.prices_
+            lost = [missed(self.stored_, (e,), table, rows, charges) for e, table in enumerate(tables)]
+            return np.asarray(np.mean(lost, axis=1) + charges)
         items = np.sort(np.random.default_rng(self.random_state).permutation(len(self.stored_))[:ROLLOUT])
         rules, found = self._rules(rate, None), np.zeros(k)
         for rows in _chunks(len(items)):
             part = items[rows]
-            seen = self._expectations(
-                lambda e, at, part=part: self.stored_.blocks[e][part[at]], len(part), part
-            )
+            lookup = Lookup(self.stored_, _reader(self.stored_.blocks, part), len(part), part)
+            seen = self._expectations(lookup, rate)
             charged, may = np.broadcast_to(self.prices_, (len(part), k)), np.ones((len(part), k), bool)
             for first in range(k):
                 order = [first, *(e for e in range(k) if e != first)]
@@ -170,9 +156,15 @@ class FrugalPolicy(ClassifierMixin, BaseEstimator):
                 found[first] += (lost + rate * done.spent).sum()
         return found / len(items)
 
-    def _expectations(self, ask: Any, size: int, exclude: Ints | None) -> Expectations:  # noqa: ANN401
-        used, lookup = self._used(), Lookup(self.stored_, ask, size, exclude)
-        return Expectations(lookup, self.losses_, neighbours=used["m_neighbors"], ties=used["ties"])
+    def _expectations(self, lookup: Lookup, rate: float) -> Expectations:
+        used = self._used()
+        return Expectations(
+            lookup,
+            self.losses_,
+            neighbours=used["m_neighbors"],
+            ties=used["ties"],
+            charges=rate * self.prices_,
+        )
 
     def _used(self) -> dict[str, Any]:
         return REFERENCE if self.compat == "reference" else {name: getattr(self, name) for name in REFERENCE}
@@ -199,6 +191,84 @@ class FrugalPolicy(ClassifierMixin, BaseEstimator):
         if prices.shape != (k,) or not (np.isfinite(prices) & (prices >= 0)).all():
             raise ValueError(f"prices must be {k} finite numbers of at least 0, are {prices.tolist()}")
         return prices
+
+
+class FrugalPolicy(ClassifierMixin, _Frugal):
+    """Ask as few classifiers as it pays to, one after another, and fuse what they say; parameters above."""
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803
+        """Store outputs (n, sum of widths) and labels (n,)."""
+        x, y = validate_data(self, X, y)
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        self._store(np.asarray(x, np.float64), np.eye(len(self.classes_))[labels], chooses=False)
+        return self
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
+        """Labels (m,) after as many experts as it paid to ask."""
+        answers = self.decide(X).answers
+        return np.asarray(self.classes_[answers])
+
+    def predict_proba(self, X: ArrayLike) -> Floats:  # noqa: N803
+        """Scores (m, C) of the last fuser, as shares."""
+        scores = self.decide(X).scores
+        return np.asarray(scores / scores.sum(axis=1, keepdims=True))
+
+
+class FrugalRouter(_Frugal):
+    """Ask as few generators as it pays to, and choose whose response is given: the highest predicted quality
+    less its price. A chosen expert that had not been asked is called once more, and paid for. Parameters as
+    above, but for `loss`, which is regret."""
+
+    def __init__(
+        self,
+        blocks: Sequence[int] | None = None,
+        prices: Sequence[float] | None = None,
+        rate: float = 0.0,
+        fuser: Any = None,  # noqa: ANN401
+        n_neighbors: int = 9,
+        m_neighbors: int = 30,
+        leave_one_out: bool = True,
+        ties: Ties = "inclusive",
+        start: Start = "rollout",
+        min_experts: int = 1,
+        max_experts: int | None = None,
+        lookahead: int = 1,
+        budget: float | None = None,
+        random_state: int = 0,
+    ) -> None:
+        super().__init__(
+            blocks=blocks,
+            prices=prices,
+            rate=rate,
+            fuser=fuser,
+            n_neighbors=n_neighbors,
+            m_neighbors=m_neighbors,
+            leave_one_out=leave_one_out,
+            ties=ties,
+            start=start,
+            min_experts=min_experts,
+            max_experts=max_experts,
+            lookahead=lookahead,
+            budget=budget,
+            random_state=random_state,
+        )
+
+    def fit(self, X: ArrayLike, quality: ArrayLike) -> Self:  # noqa: N803
+        """Store features of the responses (n, sum of widths) and their quality (n, K)."""
+        x = np.asarray(validate_data(self, X), np.float64)
+        worth = check_array(quality, dtype=np.float64)
+        self._store(x, worth, chooses=True)
+        return self
+
+    def predict(self, X: ArrayLike) -> Ints:  # noqa: N803
+        """Indices (m,) of the experts whose response is given."""
+        return self.decide(X).answers
+
+
+def _reader(outputs: Sequence[Floats], rows: Ints) -> Callable[[int, Ints], Floats]:
+    """Answers of experts that are known already, to a chunk of requests."""
+    return lambda expert, at: outputs[expert][rows[at]]
 
 
 def _chunks(rows: int) -> list[Ints]:

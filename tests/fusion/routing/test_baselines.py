@@ -70,9 +70,9 @@ def test_random_subsets_are_different_and_repeatable():
 def test_forward_selection_takes_what_helps_most(digits4):
     tables = KnnLosses(Stored(tuple(digits4.stored), np.eye(10)[digits4.labels]), loss="zero_one")
     everyone = np.arange(len(digits4.labels))
-    order = list(baselines.forward_selection(10, lambda subset: float(tables.at(subset, everyone)[0].mean())))
+    order = list(baselines.forward_selection(10, lambda subset: float(tables.at(subset, everyone).mean())))
     assert sorted(expert for expert, _ in order) == list(range(10))
-    alone = [tables.at((expert,), everyone)[0].mean() for expert in range(10)]
+    alone = [tables.at((expert,), everyone).mean() for expert in range(10)]
     assert order[0] == (int(np.argmin(alone)), pytest.approx(min(alone)))
     assert order[3][1] < order[0][1] / 3
 

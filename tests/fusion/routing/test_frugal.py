@@ -5,10 +5,9 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from fusion.routing.frugal import Expectations, Rules, Walk
 from fusion.routing.lookup import Lookup
 from fusion.routing.losses import KnnLosses, Stored, losses
-from fusion.routing.policy import FrugalPolicy
+from fusion.routing.policy import FrugalPolicy, FrugalRouter
 
 WORKED = np.array([
     [0.10, 0.50, 0.20], [0.20, 0.50, 0.90], [0.50, 0.10, 0.33], [0.52, 0.90, 0.50],
@@ -38,7 +37,7 @@ def worked(rate):
 )  # fmt: skip
 def test_fact_f2_losses_of_all_subsets(subset, expected):
     tables = KnnLosses(stored(), neighbours=1, loss="zero_one", ties="lowest")
-    found, _ = tables.at(subset, np.arange(7))
+    found = tables.at(subset, np.arange(7))[:, 0]
     assert "".join(str(int(loss)) for loss in found) == expected
 
 
@@ -76,7 +75,7 @@ def test_fact_f4_losses_under_parity():
         tables = KnnLosses(stored(PARITY, ODD), neighbours=3, loss=kind)
         for size, loss in zip((1, 2, 3), expected, strict=True):
             for subset in combinations(range(3), size):
-                found, _ = tables.at(subset, np.arange(40))
+                found = tables.at(subset, np.arange(40))[:, 0]
                 assert found == pytest.approx(np.full(40, loss))
 
 
@@ -123,12 +122,12 @@ def test_fact_f11_tables_lookups_and_brute_force_agree(digits4):
     memory = Stored(tuple(digits4.stored), np.eye(10)[digits4.labels])
     lazy, eager = KnnLosses(memory), KnnLosses(memory)
     subsets = sorted({tuple(sorted(rng.permutation(10)[: rng.integers(1, 6)].tolist())) for _ in range(30)})
-    built, _ = eager.build(subsets, np.arange(len(memory)))
+    built = eager.build(subsets, np.arange(len(memory)))[:, :, 0]
     for subset, table in zip(subsets, built, strict=True):
         items = np.sort(rng.permutation(len(memory))[:10])
-        once, _ = lazy.at(subset, items)
+        once = lazy.at(subset, items)[:, 0]
         parent, last = subset[:-1], subset[-1]
-        child = lazy.children(parent, [last], items)[0][0] if parent else once
+        child = lazy.children(parent, [last], items)[0][:, 0] if parent else once
         expected = [brute_force_loss(digits4, subset, item, 9) for item in items]
         assert once == pytest.approx(expected, abs=1e-6)
         assert (table[items] == once.astype(np.float32)).all()
@@ -138,7 +137,8 @@ def test_fact_f11_tables_lookups_and_brute_force_agree(digits4):
 def test_fact_f11_a_fuser_does_not_know_in_which_order_experts_were_asked(digits4):
     policy = FrugalPolicy(blocks=digits4.blocks, rate=0.02).fit(digits4.columns, digits4.labels)
     few = digits4.requests[:40]
-    seen = [policy._expectations(lambda e, at: few[at, 10 * e : 10 * e + 10], 40, None) for _ in range(2)]
+    lookups = [Lookup(policy.stored_, lambda e, at: few[at, 10 * e : 10 * e + 10], 40) for _ in range(2)]
+    seen = [policy._expectations(lookup, 0.02) for lookup in lookups]
     for expectations, order in zip(seen, ([2, 5, 7], [7, 2, 5]), strict=True):
         for expert in order:
             expectations.lookup.observe(expert, np.arange(40))
@@ -196,24 +196,42 @@ def test_limits_on_how_many_are_asked(digits4):
     assert (done.reasons[done.asked == 3] == "limit").all()
 
 
-def test_choosing_an_expert_pays_for_its_answer_unless_it_was_asked():
+@pytest.fixture(scope="module")
+def two_topics():
+    """Features of two experts' responses to 300 prompts, and who is good: the first tells the topic."""
     rng = np.random.default_rng(0)
     topic = rng.integers(0, 2, 300)
-    quality = np.stack([topic, 1 - topic], axis=1).astype(float)
-    hints = topic[:, None] + rng.normal(0, 0.05, (300, 1))
-    memory = Stored((hints, rng.random((300, 1))), quality, chooses=True)
-    tables = KnnLosses(memory, loss="regret")
-    lookup = Lookup(memory, lambda e, at: memory.blocks[e][at], 300, exclude=np.arange(300))
-    seen = Expectations(lookup, tables)
-    prices, may = np.broadcast_to([1.0, 5.0], (300, 2)), np.ones((300, 2), bool)
-    done = Walk(seen, Rules(rate=0.01), prices, [0, 1], may).run()
-    assert (quality[np.arange(300), done.answers] == 1).all()
-    assert done.spent == pytest.approx(np.where(topic == 1, 1.0, 6.0))
-    poor = Walk(seen, Rules(rate=0.01, budget=3.0), prices, [0, 1], may).run()
-    assert (poor.answers == 0).all() and (poor.spent == 1).all()
+    features = np.stack([topic + rng.normal(0, 0.05, 300), rng.random(300)], axis=1)
+    return features, np.stack([topic, 1 - topic], axis=1).astype(float)
 
 
-def test_soft_losses_are_shares_of_votes_and_regret_compares_worth():
-    scores, values = np.array([[3.0, 1.0], [2.0, 2.0]]), np.array([[0.0, 1.0], [0.2, 0.9]])
-    assert losses(scores, values, "soft") == pytest.approx([0.75, 0.9 - 0.55])
-    assert losses(scores, values, "regret") == pytest.approx([1.0, 0.7])
+def router(**options):
+    return FrugalRouter(prices=[1.0, 5.0], start="mean_loss", **options)
+
+
+def test_a_chosen_expert_is_paid_for_unless_it_was_asked(two_topics):
+    features, quality = two_topics
+    done = router(rate=0.01).fit(features[:200], quality[:200]).decide(features[200:])
+    assert (done.order[:, 0] == 0).all()
+    assert (quality[200:][np.arange(100), done.answers] == 1).all()
+    assert done.spent == pytest.approx(np.where(done.answers == 0, 1.0, 6.0))
+
+
+def test_only_responses_that_can_be_paid_are_chosen(two_topics):
+    features, quality = two_topics
+    done = router(rate=0.01).fit(features[:200], quality[:200]).decide(features[200:], budget=3.0)
+    assert (done.answers == 0).all() and (done.spent == 1).all()
+
+
+def test_dear_responses_are_not_looked_for(two_topics):
+    features, quality = two_topics
+    policy = router().fit(features[:200], quality[:200])
+    cheap, dear = policy.sweep(features[200:], [0.0, 10.0])
+    assert (quality[200:][np.arange(100), cheap.answers] == 1).all()
+    assert (dear.answers == 0).all() and (dear.spent == 1).all()
+
+
+def test_soft_losses_are_shares_of_votes():
+    scores, values = np.array([[3.0, 1.0], [2.0, 2.0]]), np.array([[0.0, 1.0], [1.0, 0.0]])
+    assert losses(scores, values, "soft") == pytest.approx([0.75, 0.5])
+    assert losses(scores, values, "zero_one") == pytest.approx([1.0, 0.0])
