@@ -20,7 +20,7 @@ GRID = 1e9
 """Distances are whole multiples of 1 / GRID."""
 CHUNK = 1 << 19
 """Distances held at a time by functions that walk over rows: 4 MB, what a core's cache keeps near."""
-GROUP = 16
+GROUP = 32
 
 
 def block_distances(a: Floats, b: Floats) -> Floats:

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-SHORT = ("orchestration", "influence", "memory", "stm")
+SHORT = ("orchestration", "influence", "memory", "stm", "routing")
 
 
 def main(names: list[str]) -> None:
