@@ -15,7 +15,7 @@ from actors.steps.data import read_step
 from actors.steps.training import load_model
 from cluster.storage import Run, Step
 from configs.schema.task import Source
-from fusion.generation import statistics
+from fusion import statistics
 
 RESAMPLES = 2000
 

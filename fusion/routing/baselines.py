@@ -1,6 +1,6 @@
 """What a fuser has to beat: rules without training, one expert for all, and the bounds that no rule can pass.
 
-Experts give probability vectors; `outputs` is (K, n, C), `correct` (K, n) says who is right, `prices` (K,).
+Experts give probability vectors; `outputs` is (K, n, C), `correct` (K, n) says who is right.
 """
 
 from collections.abc import Callable, Iterator

@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import ttest_rel
 
-from fusion.routing.neighbours import Floats
-
 
 @dataclass(frozen=True, order=True)
 class Point:
@@ -31,8 +29,6 @@ def hull(points: Sequence[Point]) -> list[Point]:
             continue
         while len(front) > 1 and _slope(front[-2], point) >= _slope(front[-2], front[-1]):
             front.pop()
-        if front and front[-1].cost == point.cost:
-            continue
         front.append(point)
     return front
 
@@ -86,15 +82,6 @@ def paired(a: ArrayLike, b: ArrayLike) -> Paired:
     test = ttest_rel(x, y)
     interval = test.confidence_interval()
     return Paired(float(gap.mean()), float(interval.low), float(interval.high), float(test.pvalue))
-
-
-def bootstrap(values: ArrayLike, seed: int, draws: int = 2000) -> tuple[float, float]:
-    """95 % interval of the mean of values (n,)."""
-    x: Floats = np.asarray(values, float)
-    rng = np.random.default_rng(seed)
-    means = [x[rng.integers(0, len(x), len(x))].mean() for _ in range(draws)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _slope(a: Point, b: Point) -> float:

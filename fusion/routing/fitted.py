@@ -1,7 +1,7 @@
 """Trained fusers for subsets of experts: one model per subset that is asked for, judged out of fold.
 
-A stored item is judged by a model that was not fitted on it, so that stored losses say what new requests may
-expect; the scores of a request come from a model fitted on all items.
+A stored item is judged, and answered, by a model that was not fitted on it, so that stored losses say what
+new requests may expect; the scores of a request come from a model fitted on all items.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,24 +26,22 @@ class FittedLosses:
         self, stored: Stored, make: Callable[[], Any], *, loss: Loss = "soft", folds: int = 5, seed: int = 0
     ) -> None:
         self.stored, self.make, self.loss, self.folds, self.seed = stored, make, loss, folds, seed
-        self._tables: dict[Subset, Floats] = {}
+        self._scores: dict[Subset, Floats] = {}
         self._models: dict[Subset, Any] = {}
 
     def at(self, subset: Subset, rows: Ints) -> Floats:
         """Losses (len(rows), 1) of the fuser on `subset` at stored items, or qualities (len(rows), K)."""
-        if subset not in self._tables:
-            scores = self._out_of_fold(self._outputs(subset))
-            if not self.stored.chooses:
-                scores = losses(scores, self.stored.values, self.loss)[:, None]
-            self._tables[subset] = scores
-        return self._tables[subset][rows]
+        scores = self._left_out(subset)[rows]
+        return scores if self.stored.chooses else losses(scores, self.stored.values[rows], self.loss)[:, None]
 
     def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> list[Floats]:
         """The same with one expert more, for each of `experts`."""
         return [self.at(tuple(sorted((*subset, expert))), rows) for expert in experts]
 
-    def scores(self, subset: Subset, near: Near, outputs: Floats) -> Floats:  # noqa: ARG002
+    def scores(self, subset: Subset, near: Near, outputs: Floats, items: Ints | None) -> Floats:  # noqa: ARG002
         """Scores (m, A) of the fuser on `subset` for requests with outputs (m, d_S)."""
+        if items is not None:
+            return self._left_out(subset)[items]
         if subset not in self._models:
             self._models[subset] = self._fit(self._outputs(subset), self.stored.values)
         return self._predict(self._models[subset], outputs)
@@ -51,12 +49,15 @@ class FittedLosses:
     def _outputs(self, subset: Subset) -> Floats:
         return np.concatenate([self.stored.blocks[expert] for expert in subset], axis=1)
 
-    def _out_of_fold(self, outputs: Floats) -> Floats:
-        scores = np.zeros_like(self.stored.values)
-        for seen, left in KFold(self.folds, shuffle=True, random_state=self.seed).split(outputs):
-            model = self._fit(outputs[seen], self.stored.values[seen])
-            scores[left] = self._predict(model, outputs[left])
-        return scores
+    def _left_out(self, subset: Subset) -> Floats:
+        """Scores (n, A) of stored items by models fitted on the other folds."""
+        if subset not in self._scores:
+            outputs, scores = self._outputs(subset), np.zeros_like(self.stored.values)
+            for seen, left in KFold(self.folds, shuffle=True, random_state=self.seed).split(outputs):
+                model = self._fit(outputs[seen], self.stored.values[seen])
+                scores[left] = self._predict(model, outputs[left])
+            self._scores[subset] = scores
+        return self._scores[subset]
 
     def _fit(self, outputs: Floats, values: Floats) -> Any:  # noqa: ANN401
         model = self.make()

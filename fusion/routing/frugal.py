@@ -122,7 +122,8 @@ class Expectations:
 
         around = near(self.neighbours, self.ties)
         distance = around.sum(axis=1) / np.maximum(np.diff(around.indptr), 1) / GRID
-        return self.losses.scores(asked, near, self.lookup.outputs(asked, rows)), distance
+        items = None if self.lookup.exclude is None else self.lookup.exclude[rows]
+        return self.losses.scores(asked, near, self.lookup.outputs(asked, rows), items), distance
 
 
 def missed(stored: Stored, subset: Subset, table: Floats, items: Ints, charges: Floats) -> Floats:

@@ -78,9 +78,9 @@ class SubsetLosses(Protocol):
     def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> list[Floats]:
         """The same with one expert more, for each of `experts`."""
 
-    def scores(self, subset: Subset, near: Near, outputs: Floats) -> Floats:
+    def scores(self, subset: Subset, near: Near, outputs: Floats, items: Ints | None) -> Floats:
         """Scores (m, A) of the fuser on `subset` for requests with outputs (m, d_S), whose `count` nearest
-        items `near(count, ties)` finds."""
+        items `near(count, ties)` finds; `items` (m,) are the stored items that the requests are, if so."""
 
 
 class KnnLosses:
@@ -125,7 +125,7 @@ class KnnLosses:
                     self._fill(child, chunk[here], (start + distances(expert))[here])
         return [self._take(child, rows) for child in wider]
 
-    def scores(self, subset: Subset, near: Near, outputs: Floats) -> Floats:  # noqa: ARG002
+    def scores(self, subset: Subset, near: Near, outputs: Floats, items: Ints | None) -> Floats:  # noqa: ARG002
         """Mean worth (m, A) of each answer among the nearest stored items of requests."""
         found = ones(near(self.neighbours, self.ties))
         return np.asarray((found @ self.stored.values) / np.maximum(found.sum(axis=1), 1)[:, None])

@@ -31,7 +31,10 @@ REFERENCE = {
     "ties": "lowest",
 }
 """What `compat="reference"` sets."""
-CHUNK = 128
+CHUNK = 1 << 25
+"""Distances that a walk over many requests holds at a time: 128 MB in float32."""
+Plan = tuple[Rules, Sequence[int]]
+"""Rules, and all experts by preference for the first."""
 ROLLOUT = 1000
 """Stored items that a rollout walks over to compare first experts."""
 
@@ -111,19 +114,49 @@ class _Frugal(BaseEstimator):
         """
         check_is_fitted(self)
         x = np.asarray(validate_data(self, X, reset=False), np.float64)
-        outputs, k = self._split(x), self.stored_.experts
+        k = self.stored_.experts
         charged = np.broadcast_to(self.prices_ if prices is None else np.asarray(prices, float), (len(x), k))
         may = np.broadcast_to(True if allowed is None else np.asarray(allowed, bool), (len(x), k))
-        rules = [self._rules(rate, self.budget if budget is None else budget) for rate in rates]
-        starts = [self.starts(rate) for rate in rates]
+        plans = [
+            (self._rules(rate, self.budget if budget is None else budget), self.starts(rate))
+            for rate in rates
+        ]
+        return self._walks(self._split(x), plans, charged, may, None)
+
+    def rehearse(self, rates: Iterable[float], items: Ints | None = None) -> list[Walks]:
+        """Walks over stored items (None: all), for each rate; none of them helps to decide about itself, so
+        that they show what new requests may expect."""
+        check_is_fitted(self)
+        rows = np.arange(len(self.stored_)) if items is None else items
+        return self._rehearsed(rows, [(self._rules(rate, self.budget), self.starts(rate)) for rate in rates])
+
+    def _rehearsed(self, items: Ints, plans: Sequence[Plan]) -> list[Walks]:
+        size = (len(items), self.stored_.experts)
+        outputs = [block[items] for block in self.stored_.blocks]
+        return self._walks(
+            outputs, plans, np.broadcast_to(self.prices_, size), np.ones(size, bool), np.asarray(items)
+        )
+
+    def _walks(
+        self,
+        outputs: Sequence[Floats],
+        plans: Sequence[Plan],
+        prices: Floats,
+        allowed: NDArray[np.bool_],
+        exclude: Ints | None,
+    ) -> list[Walks]:
+        """Walks for each plan, chunk by chunk."""
         parts = []
-        for rows in _chunks(len(x)):
-            lookup = Lookup(self.stored_, _reader(outputs, rows), len(rows))
+        size = max(1, CHUNK // (len(self.stored_) * self.stored_.experts))
+        for start in range(0, len(prices), size):
+            rows = np.arange(start, min(len(prices), start + size))
+            left_out = None if exclude is None else exclude[rows]
+            lookup = Lookup(self.stored_, _reader(outputs, rows), len(rows), left_out)
             shared = self._expectations(lookup, 0.0)
             walks = []
-            for rule, first in zip(rules, starts, strict=True):
-                seen = self._expectations(lookup, rule.rate) if self.stored_.chooses else shared
-                walks.append(Walk(seen, rule, charged[rows], first, may[rows]).run())
+            for rules, first in plans:
+                seen = self._expectations(lookup, rules.rate) if self.stored_.chooses else shared
+                walks.append(Walk(seen, rules, prices[rows], first, allowed[rows]).run())
             parts.append(walks)
         return [_joined(walks) for walks in zip(*parts, strict=True)]
 
@@ -142,19 +175,15 @@ class _Frugal(BaseEstimator):
             lost = [missed(self.stored_, (e,), table, rows, charges) for e, table in enumerate(tables)]
             return np.asarray(np.mean(lost, axis=1) + charges)
         items = np.sort(np.random.default_rng(self.random_state).permutation(len(self.stored_))[:ROLLOUT])
-        rules, found = self._rules(rate, None), np.zeros(k)
-        for rows in _chunks(len(items)):
-            part = items[rows]
-            lookup = Lookup(self.stored_, _reader(self.stored_.blocks, part), len(part), part)
-            seen = self._expectations(lookup, rate)
-            charged, may = np.broadcast_to(self.prices_, (len(part), k)), np.ones((len(part), k), bool)
-            for first in range(k):
-                order = [first, *(e for e in range(k) if e != first)]
-                done = Walk(seen, rules, charged, order, may).run()
-                values = self.stored_.values[part]
-                lost = values.max(axis=1) - values[np.arange(len(part)), done.answers]
-                found[first] += (lost + rate * done.spent).sum()
-        return found / len(items)
+        rules = self._rules(rate, None)
+        plans = [(rules, [first, *(e for e in range(k) if e != first)]) for first in range(k)]
+        values, walks = self.stored_.values[items], self._rehearsed(items, plans)
+        answered = [values[np.arange(len(items)), walk.answers] for walk in walks]
+        lost = [
+            values.max(axis=1) - worth + rate * walk.spent
+            for worth, walk in zip(answered, walks, strict=True)
+        ]
+        return np.asarray(np.mean(lost, axis=1))
 
     def _expectations(self, lookup: Lookup, rate: float) -> Expectations:
         used = self._used()
@@ -269,10 +298,6 @@ class FrugalRouter(_Frugal):
 def _reader(outputs: Sequence[Floats], rows: Ints) -> Callable[[int, Ints], Floats]:
     """Answers of experts that are known already, to a chunk of requests."""
     return lambda expert, at: outputs[expert][rows[at]]
-
-
-def _chunks(rows: int) -> list[Ints]:
-    return [np.arange(start, min(rows, start + CHUNK)) for start in range(0, rows, CHUNK)]
 
 
 def _joined(walks: Sequence[Walks]) -> Walks:

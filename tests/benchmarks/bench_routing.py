@@ -39,7 +39,7 @@ class Naive:
     """Eq. 4.4 word for word: distances over concatenated outputs, for every candidate and neighbour anew."""
 
     def __init__(self, stored: Stored) -> None:
-        self.stored, self.work = stored, 0
+        self.stored = stored
 
     def nearest(self, subset: Subset, outputs: np.ndarray, count: int, itself: int | None) -> np.ndarray:
         """Everyone as near as the `count`-th, in whole billionths."""
@@ -47,7 +47,6 @@ class Naive:
         for expert in subset:
             gap = self.stored.blocks[expert] - outputs[expert]
             distances += np.rint(np.einsum("ij,ij->i", gap, gap) * GRID)
-        self.work += 3 * len(subset) * self.stored.blocks[0].size
         if itself is not None:
             distances[itself] = np.inf
         return np.flatnonzero(distances <= np.sort(distances)[count - 1])

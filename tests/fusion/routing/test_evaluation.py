@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fusion.routing.evaluation import Point, aiq, bootstrap, hull, paired, pareto, quality_at
+from fusion.routing.evaluation import Point, aiq, hull, paired, pareto, quality_at
 
 POINTS = [Point(1, 0.5), Point(2, 0.7), Point(3, 0.6), Point(4, 0.75), Point(5, 0.9), Point(6, 0.9)]
 
@@ -34,10 +34,3 @@ def test_a_paired_test_sees_what_is_common_to_all_pairs():
     assert 0.08 < better.low < better.high < 0.12
     assert better.p < 1e-5
     assert paired(base, base).p == 1
-
-
-def test_the_bootstrap_covers_the_mean():
-    values = np.random.default_rng(1).random(500) < 0.7
-    low, high = bootstrap(values, seed=0)
-    assert low < values.mean() < high
-    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.21 / 500), rel=0.1)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from sklearn.metrics import f1_score
 
-from fusion.generation.statistics import bootstrap_interval, macro_f1, mcnemar
+from fusion.statistics import bootstrap_interval, macro_f1, mcnemar
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
