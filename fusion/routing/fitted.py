@@ -4,7 +4,7 @@ A stored item is judged, and answered, by a model that was not fitted on it, so 
 new requests may expect; the scores of a request come from a model fitted on all items.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ class FittedLosses:
     """Losses of estimators fitted on the outputs of subsets, each subset when it is first asked for.
 
     `make` returns an unfitted scikit-learn estimator: a classifier of the answer that is worth most, or a
-    regressor of what every answer is worth.
+    regressor of what every answer is worth. `add` takes over what was fitted elsewhere.
     """
 
     def __init__(
@@ -28,6 +28,14 @@ class FittedLosses:
         self.stored, self.make, self.loss, self.folds, self.seed = stored, make, loss, folds, seed
         self._scores: dict[Subset, Floats] = {}
         self._models: dict[Subset, Any] = {}
+
+    def add(self, subset: Subset, model: Any, left_out: Floats) -> None:  # noqa: ANN401
+        """Take over a fitted estimator and its out-of-fold scores (n, A)."""
+        self._models[subset], self._scores[subset] = model, left_out
+
+    def fit(self, subset: Subset) -> tuple[Any, Floats]:
+        """The estimator fitted on all items, and its out-of-fold scores (n, A)."""
+        return self._model(subset), self._left_out(subset)
 
     def at(self, subset: Subset, rows: Ints) -> Floats:
         """Losses (len(rows), 1) of the fuser on `subset` at stored items, or qualities (len(rows), K)."""
@@ -42,9 +50,12 @@ class FittedLosses:
         """Scores (m, A) of the fuser on `subset` for requests with outputs (m, d_S)."""
         if items is not None:
             return self._left_out(subset)[items]
+        return self._predict(self._model(subset), outputs)
+
+    def _model(self, subset: Subset) -> Any:  # noqa: ANN401
         if subset not in self._models:
             self._models[subset] = self._fit(self._outputs(subset), self.stored.values)
-        return self._predict(self._models[subset], outputs)
+        return self._models[subset]
 
     def _outputs(self, subset: Subset) -> Floats:
         return np.concatenate([self.stored.blocks[expert] for expert in subset], axis=1)
@@ -53,11 +64,15 @@ class FittedLosses:
         """Scores (n, A) of stored items by models fitted on the other folds."""
         if subset not in self._scores:
             outputs, scores = self._outputs(subset), np.zeros_like(self.stored.values)
-            for seen, left in KFold(self.folds, shuffle=True, random_state=self.seed).split(outputs):
+            for seen, left in self._folds(len(outputs)):
                 model = self._fit(outputs[seen], self.stored.values[seen])
                 scores[left] = self._predict(model, outputs[left])
             self._scores[subset] = scores
         return self._scores[subset]
+
+    def _folds(self, n: int) -> Iterator[tuple[Ints, Ints]]:
+        folds = KFold(min(self.folds, n), shuffle=True, random_state=self.seed)
+        yield from folds.split(np.empty((n, 0)))
 
     def _fit(self, outputs: Floats, values: Floats) -> Any:  # noqa: ANN401
         model = self.make()

@@ -1,6 +1,6 @@
 """The multi-layer perceptron of the paper as a scikit-learn classifier: AdamW with a cosine schedule."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Self
 
@@ -47,6 +47,11 @@ class MlpFuser(ClassifierMixin, BaseEstimator):
             self.network_ = self._network(features.shape[1], len(self.classes_))
             self._train(features, targets)
         return self
+
+    def restore(self, width: int, weights: Mapping[str, NDArray[Any]]) -> None:
+        """Take over the weights of a network that was trained on `width` columns; `classes_` must be set."""
+        self.network_ = self._network(width, len(self.classes_)).eval()
+        self.network_.load_state_dict({n: torch.from_numpy(np.array(w)) for n, w in weights.items()})
 
     def _network(self, width: int, classes: int) -> nn.Sequential:
         sizes = [width, *self.hidden]

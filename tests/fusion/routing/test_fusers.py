@@ -4,14 +4,23 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from fusion.routing import fusers
 from fusion.routing.features import BlockNorm, one_hot, spread
 from fusion.routing.knn import KnnFuser
 from fusion.routing.mlp import MlpFuser
 from fusion.routing.policy import FrugalPolicy
+from fusion.routing.trees import TreesFuser, TreesRegressor
 
 
 @parametrize_with_checks(
-    [KnnFuser(), MlpFuser(hidden=(16,), epochs=60), BlockNorm(), FrugalPolicy(start="mean_loss")]
+    [
+        KnnFuser(),
+        MlpFuser(hidden=(16,), epochs=60),
+        TreesFuser(smallest_leaf=2),
+        TreesRegressor(smallest_leaf=2),
+        BlockNorm(),
+        FrugalPolicy(start="mean_loss"),
+    ]
 )
 def test_estimators_are_scikit_learn_s(estimator, check):
     check(estimator)
@@ -128,3 +137,25 @@ def test_the_frugal_policy_on_digits(name, kind, request):
         right, asked = expected[rate]
         assert (policy.classes_[walks.answers] == data.truth).mean() == pytest.approx(right, abs=0.005)
         assert walks.asked.mean() == pytest.approx(asked, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["logistic", "mlp", "trees"])
+def test_a_trained_fuser_survives_as_arrays(kind, digits4):
+    trained = fusers.make(kind, seed=3).fit(digits4.columns, digits4.labels)
+    again = fusers.from_arrays(kind, fusers.to_arrays(trained), digits4.columns.shape[1], chooses=False)
+    assert (again.predict_proba(digits4.requests) == trained.predict_proba(digits4.requests)).all()
+    assert (again.predict(digits4.requests) == trained.predict(digits4.requests)).all()
+
+
+@pytest.mark.parametrize("kind", ["logistic", "trees"])
+def test_a_trained_predictor_of_quality_survives_as_arrays(kind, digits4):
+    quality = (digits4.stored.argmax(axis=2) == digits4.labels).T.astype(float)
+    trained = fusers.make(kind, chooses=True).fit(digits4.columns, quality)
+    again = fusers.from_arrays(kind, fusers.to_arrays(trained), digits4.columns.shape[1], chooses=True)
+    assert (again.predict(digits4.requests) == trained.predict(digits4.requests)).all()
+    assert again.predict(digits4.requests).shape == (len(digits4.truth), 10)
+
+
+def test_nearest_neighbours_predict_no_qualities():
+    with pytest.raises(ValueError, match="allowed: logistic, trees"):
+        fusers.make("knn", chooses=True)

@@ -1,0 +1,94 @@
+"""The pool: what every expert returned for every item, as arrays, and how a run keeps them.
+
+items.parquet       item, part (`fit` or `test`), and label, domain and text where there are any
+pool.safetensors    blocks, values, quality, prices
+pool.json           experts, classes, unit, and what was found on the way
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
+
+from cluster.storage import Storage
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.intp]
+ARRAYS, ITEMS, ABOUT = "pool.safetensors", "items.parquet", "pool.json"
+
+
+@dataclass(frozen=True)
+class About:
+    """What a pool says of itself in JSON."""
+
+    experts: tuple[str, ...]
+    answer: Literal["label", "expert"]
+    classes: tuple[str, ...] = ()
+    """Names of the labels, by class id."""
+    unit: str = "calls"
+    """What prices are counted in."""
+    contexts: tuple[str, ...] = ()
+    """Names of blocks behind those of the experts that cost nothing: the prompt's vector."""
+    dropped: int = 0
+    """Items left out because not every expert has answered them."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Outputs of K experts for n items: `blocks` (n, d) per expert and context, `values` (n, A) what each
+    answer is worth (labels: 1 for the right one; experts: quality), `quality` (n, K) what each expert's own
+    answer is worth, `prices` (n, K) of these calls."""
+
+    about: About
+    items: pa.Table
+    blocks: tuple[Floats, ...]
+    values: Floats
+    quality: Floats
+    prices: Floats
+    raw: dict[str, NDArray[Any]] = field(default_factory=dict)
+    """`labels` and `confidence` (n, K) of classifiers that report one label."""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def rows(self, part: str) -> Rows:
+        """Rows of `fit` or `test`."""
+        return np.flatnonzero(np.asarray(self.items["part"].to_pylist()) == part)
+
+    @property
+    def expected_prices(self) -> Floats:
+        """Mean price (K,) of a call over the items that are learnt from: what a decision may know."""
+        return np.asarray(self.prices[self.rows("fit")].mean(axis=0))
+
+    @property
+    def labels(self) -> Rows:
+        """The answer (n,) that is worth most."""
+        return np.asarray(self.values.argmax(axis=1))
+
+    def write(self, files: Storage) -> None:
+        """Publish it."""
+        arrays = {f"block.{i}": np.ascontiguousarray(block) for i, block in enumerate(self.blocks)}
+        arrays |= {"values": self.values, "quality": self.quality, "prices": self.prices}
+        arrays |= {f"raw.{name}": np.ascontiguousarray(value) for name, value in self.raw.items()}
+        files.write_bytes(ARRAYS, save({name: np.ascontiguousarray(a) for name, a in arrays.items()}))
+        files.write_table(ITEMS, self.items)
+        files.write_json(ABOUT, asdict(self.about))
+
+    @classmethod
+    def read(cls, files: Storage) -> "Pool":
+        """Read what `write` wrote."""
+        arrays = load(files.read_bytes(ARRAYS))
+        about = files.read_json(ABOUT)
+        return cls(
+            About(**{name: tuple(v) if isinstance(v, list) else v for name, v in about.items()}),
+            files.read_table(ITEMS),
+            tuple(arrays[f"block.{i}"] for i in range(sum(name.startswith("block.") for name in arrays))),
+            arrays["values"],
+            arrays["quality"],
+            arrays["prices"],
+            {name.removeprefix("raw."): a for name, a in arrays.items() if name.startswith("raw.")},
+        )

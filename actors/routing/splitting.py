@@ -1,0 +1,33 @@
+"""Which items fusers learn from, and which they are judged on."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from configs.schema.base import ConfigError
+from configs.schema.foe import FoeConfig
+
+
+def parts_of(config: FoeConfig, items: pd.DataFrame, source: pd.DataFrame) -> pa.Table:
+    """The items with a column `part` (`fit`, `test`, or empty for neither), by the configured split."""
+    split, n = config.split, len(items)
+    shuffled = np.random.default_rng(config.seed).permutation(n)
+    part = np.full(n, "", dtype=object)
+    if split.column:
+        if split.column not in source:
+            raise ConfigError(
+                f"split.column: the items have no column {split.column!r}; "
+                f"there are {', '.join(source.columns)}"
+            )
+        values = source[split.column].astype(str)
+        part[values.isin(split.fit)] = "fit"
+        part[values.isin(split.test)] = "test"
+    else:
+        half = int(n * split.share)
+        part[shuffled[:half]], part[shuffled[half:]] = "fit", "test"
+    if split.limit:
+        part[shuffled[split.limit :]] = ""
+    for name in ("fit", "test"):
+        if not (part == name).any():
+            raise ConfigError(f"split: no item is in the part {name!r}, of {n} items in all")
+    return pa.Table.from_pandas(items.assign(part=part), preserve_index=False)
