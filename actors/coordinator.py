@@ -7,36 +7,36 @@ those that are committed, and goes on with the first that is not. Drivers start 
 import contextlib
 import os
 import threading
-import time
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
 
-from actors import fusegen, outputs
 from actors.board import Board
-from actors.steps.runner import Call, StepError, Steps
-from actors.writing import Writers
+from actors.fusegen_job import FusegenJob
+from actors.routing.job import FoeJob
+from actors.status import mark_failed
+from actors.steps.runner import StepError, Steps
 from cluster.session import Session
 from cluster.storage import LEASE_S, Run, StorageError, digest
-from configs.schema.base import identity
+from configs.schema.foe import FoeConfig
 from configs.schema.fusegen import FusegenConfig
 
 NAMESPACE = "amalgam"
 ORPHAN_S = 600.0
 """How long a coordinator stays after its run for drivers to ask about it."""
+Config = FusegenConfig | FoeConfig
 
 
 class Coordinator:
-    """Runs one FuseGen job in one run directory."""
+    """Runs one job in one run directory."""
 
-    def __init__(self, uri: str, config: FusegenConfig, session: Session) -> None:
-        self.run_store, self.config = Run(uri), config
-        self.board = Board(config.samples.rounds)
+    def __init__(self, uri: str, config: Config, session: Session) -> None:
+        self.run_store, self.board = Run(uri), Board()
         self.halt, self.busy = threading.Event(), threading.Lock()
         self.owner = f"{ray.get_runtime_context().gcs_address}/{digest(uri)}"
-        self.writers = Writers(config, session)
         self.steps = Steps(self.run_store, self.halt.is_set)
+        self.job = _job(config)(config, session, self.run_store, self.steps, self.board)
 
     def pid(self) -> int:
         """Process id."""
@@ -76,13 +76,13 @@ class Coordinator:
         keeper = threading.Thread(target=self._keep_lease, daemon=True)
         keeper.start()
         try:
-            return self._run()
+            return self.job.run()
         except (StepError, StorageError) as error:
-            outputs.mark_failed(self.run_store, str(error))
+            mark_failed(self.run_store, str(error))
             raise
         finally:
             self.halt.set()
-            self.writers.stop()
+            self.job.stop()
             keeper.join()
             self.run_store.drop_lease()
 
@@ -92,69 +92,22 @@ class Coordinator:
             with contextlib.suppress(StorageError):
                 self.run_store.renew_lease(self.owner)
 
-    def _run(self) -> dict[str, Any]:
-        started = time.time()
-        config = self.config
-        self._check_inputs()
-        report = outputs.Outputs(config, self.run_store, self.steps, started)
-        method = fusegen.Fusegen(config, self.steps, self.writers, self.board, report.progress)
-        for name in config.variant:
-            method.variant(name, every_round=name == config.variant[0])
-        outcomes = method.outcomes
-        self.writers.stop()
-        self.board.enter("training the final model and what it is compared with")
-        for outcome in outcomes.values():
-            method.embed(outcome, config.stm.final)
-        calls = fusegen.baseline_calls(method)
-        models = dict(zip(calls, self.steps.do(list(calls.values())), strict=True))
-        result = models[config.variant[0]]
-        if "skipped" in result.facts:
-            raise StepError(f"step {result.key}: no model can be trained: {result.facts['skipped']}")
-        trained = {name: done.key for name, done in models.items() if "skipped" not in done.facts}
-        scores = self._evaluate(outcomes[config.variant[0]], trained)
-        self.board.enter("writing the results")
-        summary = report.publish(outcomes, trained, scores)
-        self.board.enter("done")
-        return summary
 
-    def _check_inputs(self) -> None:
-        """Have what only a worker can reach looked at before anything is paid for."""
-        source = self.config.eval
-        if source and (source.dataset or "://" in (source.path or "")):
-            params = {"eval": identity(source), "labels": list(self.config.task.label_names)}
-            self.steps.one(Call("inputs", "actors.steps.evaluation:check", params))
-
-    def _evaluate(self, main: fusegen.Outcome, trained: dict[str, str]) -> dict[str, Any] | None:
-        """Accuracy of every model and of the union model of every round; None without evaluation data."""
-        if self.config.eval is None:
-            return None
-        self.board.enter("evaluating on real labels")
-        fusegen.embed_evaluation(self.config, self.steps)
-        by_round = {f"round/{number}": key for number, key in enumerate(main.unions) if key}
-        calls = fusegen.predict_calls(self.config, trained | by_round)
-        predictions = dict(zip(calls, self.steps.do(list(calls.values())), strict=True))
-        params = {
-            "predictions": {name: done.key for name, done in predictions.items()},
-            "result": self.config.variant[0],
-            "seed": self.config.seed,
-            "n_labels": len(self.config.task.labels),
-        }
-        facts = self.steps.one(Call("compare", "actors.steps.evaluation:compare", params)).facts
-        scores: dict[str, Any] = facts["models"]
-        return scores
+def _job(config: Config) -> type[Any]:
+    return FoeJob if isinstance(config, FoeConfig) else FusegenJob
 
 
-def _name(uri: str, config: FusegenConfig) -> str:
+def _name(uri: str, config: Config) -> str:
     return f"coordinator/{digest([uri, config.model_dump(mode='json')])}"
 
 
-def end(uri: str, config: FusegenConfig) -> None:
+def end(uri: str, config: Config) -> None:
     """End the coordinator of a run directory, if there is one."""
     with contextlib.suppress(ValueError):
         ray.kill(ray.get_actor(_name(uri, config), NAMESPACE))
 
 
-def start(uri: str, config: FusegenConfig, session: Session) -> ActorHandle:
+def start(uri: str, config: Config, session: Session) -> ActorHandle:
     """Start the coordinator of a run directory, or find the one that is at work on this configuration."""
     actor = ray.remote(concurrency_groups={"run": 4, "watch": 4})(Coordinator).options(
         name=_name(uri, config),

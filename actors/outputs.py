@@ -10,24 +10,13 @@ import time
 from typing import Any
 
 from actors.fusegen import Outcome
+from actors.status import status_of
 from actors.steps.runner import Call, Steps
 from actors.writing import Round
 from cluster.storage import Run
 from configs.schema.fusegen import FusegenConfig
 
 COUNTED = ("prompt_tokens", "completion_tokens", "seconds")
-
-
-def status_of(run: Run) -> str | None:
-    """`running`, `done` or `failed`; None before the first round."""
-    status: str | None = run.read_json("summary.json")["status"] if run.exists("summary.json") else None
-    return status
-
-
-def mark_failed(run: Run, error: str) -> None:
-    """Say in the summary why the run ended, unless it was done before."""
-    if status_of(run) == "running":
-        run.write_json("summary.json", {**run.read_json("summary.json"), "status": "failed", "error": error})
 
 
 def _without_times(facts: dict[str, Any]) -> dict[str, Any]:

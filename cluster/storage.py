@@ -48,6 +48,11 @@ def digest(value: object, length: int = 12) -> str:
     return hashlib.blake2b(canonical(value).encode(), digest_size=32).hexdigest()[:length]
 
 
+def bytes_digest(data: bytes) -> str:
+    """Hex digest of the content of a file."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def file_digest(path: Path) -> str:
     """Hex digest of a local file."""
     with path.open("rb") as stream:

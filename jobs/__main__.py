@@ -39,23 +39,39 @@ RunDirectory = Annotated[
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Run directory or URI.")]
 
 
+Plan = Annotated[bool, typer.Option("--plan", help="Print what the job will need; start nothing.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start over under a new name; nothing is deleted.")]
+Address = Annotated[
+    str, typer.Option("--address", metavar="auto|local|HOST:PORT", help="The Ray cluster to run on.")
+]
+
+
 @app.command()
 def fusegen(
     config: ConfigFile,
     overrides: Overrides = None,
     run: RunDirectory = None,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Print what the job will need; start nothing.")
-    ] = False,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over under a new name; nothing is deleted.")
-    ] = False,
-    address: Annotated[
-        str, typer.Option("--address", metavar="auto|local|HOST:PORT", help="The Ray cluster to run on.")
-    ] = "auto",
+    plan: Plan = False,
+    fresh: Fresh = False,
+    address: Address = "auto",
 ) -> None:
-    """Let several language models write a labelled data set together, and train a small classifier on it."""
+    """Let several language models write a labelled data set, and train a small classifier on it."""
     from jobs import fusegen as job
+
+    job.main(config, overrides or [], run, plan=plan, start_over=fresh, address=address)
+
+
+@app.command()
+def foe(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    run: RunDirectory = None,
+    plan: Plan = False,
+    fresh: Fresh = False,
+    address: Address = "auto",
+) -> None:
+    """Let several experts answer the same items, and learn whom to trust, and whom to ask at which price."""
+    from jobs import foe as job
 
     job.main(config, overrides or [], run, plan=plan, start_over=fresh, address=address)
 

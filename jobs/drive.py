@@ -16,7 +16,6 @@ from actors.steps.runner import StepError, StoppedError
 from cluster.session import Session
 from cluster.storage import ResumeError, StorageError
 from configs.schema.base import ConfigError
-from configs.schema.fusegen import FusegenConfig
 from jobs import report
 from jobs.progress import Progress
 
@@ -56,7 +55,7 @@ class Page:
             self.thread.join()
 
 
-def drive(uri: str, config: FusegenConfig, session: Session) -> dict[str, Any]:
+def drive(uri: str, config: coordinator.Config, session: Session) -> dict[str, Any]:
     """Run the job to its end and return its summary; JobError, or KeyboardInterrupt when stopped."""
     start = partial(coordinator.start, uri, config, session)
     page = Page(uri)

@@ -1,24 +1,15 @@
 """The FuseGen job as a person runs it: check, start the coordinator, show progress, print the result."""
 
-import contextlib
-import signal
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import typer
 
 from actors.sources import local_files, read_labelled, read_texts
 from cluster.session import Session, connect
-from cluster.storage import Run, file_digest, fresh
-from configs import __version__
-from configs.load import PACKAGE_ROOT, load, locate
-from configs.schema.base import ConfigError, identity
+from cluster.storage import Run
+from configs.load import load, locate
+from configs.schema.base import ConfigError
 from configs.schema.fusegen import FusegenConfig
+from jobs import launch, report
 from jobs import plan as plans
-from jobs import report
-from jobs.drive import JobError, drive
 from jobs.table import result_table
 
 
@@ -31,15 +22,10 @@ def main(
         typer.echo(plans.describe(config))
         return
     inputs = check_inputs(config, path)
-    uri = _open(run or f"runs/{config.name}", config, inputs, start_over=start_over)
+    uri = launch.open_run(run or f"runs/{config.name}", config, inputs, start_over=start_over)
     session = connect(address)
     check_room(config, session)
-    with _terminated_as_interrupted():  # only now: connecting sets a handler of Ray's own
-        try:
-            summary = drive(uri, config, session)
-        except JobError as error:
-            sys.stderr.write(f"jobs: {error}; start the same command again to go on from there\n")
-            raise typer.Exit(1) from None
+    summary = launch.drive_to_end(uri, config, session)
     page = report.write(uri, None)
     typer.echo(result_table(summary))
     dataset, model = (Run(uri).below(path).uri for path in ("dataset/train.parquet", "stm"))
@@ -62,12 +48,7 @@ def check_inputs(config: FusegenConfig, path: str) -> dict[str, str]:
         read_labelled(config.eval, config.task.label_names)
     if local_files(config.task.contexts) and config.task.contexts:
         read_texts(config.task.contexts)
-    return {_as_configured(file): file_digest(file) for file in dict.fromkeys(files)}
-
-
-def _as_configured(file: Path) -> str:
-    """A name of a file that is the same from every working directory."""
-    return str(file.relative_to(PACKAGE_ROOT)) if file.is_relative_to(PACKAGE_ROOT) else str(file)
+    return launch.digests(files)
 
 
 def check_room(config: FusegenConfig, session: Session) -> None:
@@ -92,26 +73,3 @@ def check_room(config: FusegenConfig, session: Session) -> None:
 def _looks_local(model: str) -> bool:
     """Whether a model is meant as a folder: hub ids have one slash, and do not begin as paths do."""
     return model.startswith((".", "/", "~", "configs/")) or model.count("/") > 1
-
-
-def _open(uri: str, config: FusegenConfig, inputs: dict[str, str], *, start_over: bool) -> str:
-    """The run directory, created or checked; the name it really has."""
-    if start_over:
-        uri = fresh(uri)
-    uri = uri if "://" in uri else str(Path(uri).absolute())
-    Run.open(uri, identity(config), inputs, __version__)
-    return uri
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends the job as Ctrl-C does: at the next committed piece of work."""
-
-    def interrupt(number: int, frame: Any) -> None:  # noqa: ANN401, ARG001
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

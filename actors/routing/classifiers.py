@@ -110,4 +110,5 @@ def digits(config: FoeConfig, spec: DigitsExperts) -> Pool:
         (labels == truth[:, None]).astype(float),
         prices,
         {"labels": labels.astype(np.int64), "confidence": confidence},
+        x[kept],
     )

@@ -37,6 +37,10 @@ class FittedLosses:
         """The estimator fitted on all items, and its out-of-fold scores (n, A)."""
         return self._model(subset), self._left_out(subset)
 
+    def trained(self) -> dict[Subset, tuple[Any, Floats]]:
+        """The estimators of all subsets fitted so far, with their out-of-fold scores."""
+        return {subset: self.fit(subset) for subset in sorted(self._models)}
+
     def at(self, subset: Subset, rows: Ints) -> Floats:
         """Losses (len(rows), 1) of the fuser on `subset` at stored items, or qualities (len(rows), K)."""
         scores = self._left_out(subset)[rows]
@@ -50,7 +54,7 @@ class FittedLosses:
         """Scores (m, A) of the fuser on `subset` for requests with outputs (m, d_S)."""
         if items is not None:
             return self._left_out(subset)[items]
-        return self._predict(self._model(subset), outputs)
+        return self.predict(self._model(subset), outputs)
 
     def _model(self, subset: Subset) -> Any:  # noqa: ANN401
         if subset not in self._models:
@@ -66,7 +70,7 @@ class FittedLosses:
             outputs, scores = self._outputs(subset), np.zeros_like(self.stored.values)
             for seen, left in self._folds(len(outputs)):
                 model = self._fit(outputs[seen], self.stored.values[seen])
-                scores[left] = self._predict(model, outputs[left])
+                scores[left] = self.predict(model, outputs[left])
             self._scores[subset] = scores
         return self._scores[subset]
 
@@ -78,7 +82,8 @@ class FittedLosses:
         model = self.make()
         return model.fit(outputs, values.argmax(axis=1) if is_classifier(model) else values)
 
-    def _predict(self, model: Any, outputs: Floats) -> Floats:  # noqa: ANN401
+    def predict(self, model: Any, outputs: Floats) -> Floats:  # noqa: ANN401
+        """Scores (m, A) of an estimator."""
         if not is_classifier(model):
             return np.asarray(model.predict(outputs), np.float64)
         scores = np.zeros((len(outputs), self.stored.values.shape[1]))

@@ -150,6 +150,10 @@ class KnnLosses:
         """Take over a whole table (n, 1 or K)."""
         self._tables[subset] = table
 
+    def complete(self) -> dict[Subset, NDArray[np.float32]]:
+        """Tables (n, 1 or K) that lack no row."""
+        return {s: table for s, table in sorted(self._tables.items()) if not np.isnan(table).any()}
+
     def between(self, rows: Ints) -> Callable[[int], Floats]:
         """Distances of stored items `rows` to all, by expert, each computed when first asked for."""
         blocks, known = self.stored.blocks, dict[int, Floats]()

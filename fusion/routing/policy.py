@@ -79,7 +79,7 @@ class _Frugal(BaseEstimator):
         self.stored_ = Stored(self._split(x), values, chooses)
         self.prices_ = self._checked_prices()
         self.losses_: SubsetLosses = self._losses()
-        self._starts: dict[float, list[int]] = {}
+        self.starts_: dict[float, list[int]] = {}
 
     def _losses(self) -> SubsetLosses:
         used = self._used()
@@ -113,7 +113,8 @@ class _Frugal(BaseEstimator):
         `prices` (K,) or (m, K) of these requests; `allowed` (K,) or (m, K) who may be asked.
         """
         check_is_fitted(self)
-        x = np.asarray(validate_data(self, X, reset=False), np.float64)
+        x, rates = np.asarray(validate_data(self, X, reset=False), np.float64), list(rates)
+        self.find_starts(rates)
         k = self.stored_.experts
         charged = np.broadcast_to(self.prices_ if prices is None else np.asarray(prices, float), (len(x), k))
         may = np.broadcast_to(True if allowed is None else np.asarray(allowed, bool), (len(x), k))
@@ -127,7 +128,8 @@ class _Frugal(BaseEstimator):
         """Walks over stored items (None: all), for each rate; none of them helps to decide about itself, so
         that they show what new requests may expect."""
         check_is_fitted(self)
-        rows = np.arange(len(self.stored_)) if items is None else items
+        rows, rates = np.arange(len(self.stored_)) if items is None else items, list(rates)
+        self.find_starts(rates)
         return self._rehearsed(rows, [(self._rules(rate, self.budget), self.starts(rate)) for rate in rates])
 
     def _rehearsed(self, items: Ints, plans: Sequence[Plan]) -> list[Walks]:
@@ -162,28 +164,42 @@ class _Frugal(BaseEstimator):
 
     def starts(self, rate: float) -> list[int]:
         """All experts, the best to ask first at the front, for one rate."""
-        if rate not in self._starts:
-            self._starts[rate] = [int(e) for e in np.argsort(self._first_losses(rate), kind="stable")]
-        return self._starts[rate]
+        self.find_starts([rate])
+        return self.starts_[rate]
 
-    def _first_losses(self, rate: float) -> Floats:
+    def find_starts(self, rates: Iterable[float]) -> None:
+        """Put the experts in order for several rates at once, in `starts_`."""
+        missing = [rate for rate in dict.fromkeys(rates) if rate not in self.starts_]
+        for rate, found in zip(missing, self._first_losses(missing), strict=True):
+            self.starts_[rate] = [int(expert) for expert in np.argsort(found, kind="stable")]
+
+    def _first_losses(self, rates: Sequence[float]) -> list[Floats]:
+        """What asking each expert first loses (K,), its price included, at each rate."""
         k = self.stored_.experts
         if self._used()["start"] == "mean_loss" or k == 1:
             rows = np.arange(len(self.stored_))
             tables = self.losses_.children((), range(k), rows)
-            charges: Floats = rate * self.prices_
-            lost = [missed(self.stored_, (e,), table, rows, charges) for e, table in enumerate(tables)]
-            return np.asarray(np.mean(lost, axis=1) + charges)
+            return [self._mean_losses(tables, rows, rate * self.prices_) for rate in rates]
         items = np.sort(np.random.default_rng(self.random_state).permutation(len(self.stored_))[:ROLLOUT])
-        rules = self._rules(rate, None)
-        plans = [(rules, [first, *(e for e in range(k) if e != first)]) for first in range(k)]
-        values, walks = self.stored_.values[items], self._rehearsed(items, plans)
-        answered = [values[np.arange(len(items)), walk.answers] for walk in walks]
-        lost = [
-            values.max(axis=1) - worth + rate * walk.spent
-            for worth, walk in zip(answered, walks, strict=True)
+        orders = [[first, *(e for e in range(k) if e != first)] for first in range(k)]
+        walks = iter(
+            self._rehearsed(items, [(self._rules(rate, None), order) for rate in rates for order in orders])
+        )
+        values = self.stored_.values[items]
+        best = values.max(axis=1)
+        return [
+            np.array(
+                [
+                    (best - values[np.arange(len(items)), walk.answers] + rate * walk.spent).mean()
+                    for walk in (next(walks) for _ in orders)
+                ]
+            )
+            for rate in rates
         ]
-        return np.asarray(np.mean(lost, axis=1))
+
+    def _mean_losses(self, tables: Sequence[Floats], rows: Ints, charges: Floats) -> Floats:
+        lost = [missed(self.stored_, (e,), table, rows, charges).mean() for e, table in enumerate(tables)]
+        return np.array(lost) + charges
 
     def _expectations(self, lookup: Lookup, rate: float) -> Expectations:
         used = self._used()

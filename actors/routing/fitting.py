@@ -1,0 +1,266 @@
+"""Steps that train: fusers of all outputs, tables and models of subsets, and the frugal policies on them.
+
+Each is a Ray task with committed results. Policies store at most `max_stored` of the items that are learnt
+from; fusers of all outputs learn from all of them.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
+
+from actors.routing.curves import Curve
+from actors.routing.pool import Pool
+from cluster.storage import Run, Step, Storage
+from configs.schema.foe import Policy
+from fusion.routing import fusers
+from fusion.routing.frugal import Walks
+from fusion.routing.losses import KnnLosses, Stored, Subset
+from fusion.routing.policy import FrugalPolicy, FrugalRouter
+
+CANDIDATES = (5, 9, 15, 25, 51)
+TUNED_ON = 2000
+SHARD = 1000
+ALL_SUBSETS = 6
+"""Up to so many experts, trained fusers of all subsets are made beforehand."""
+Rows = NDArray[np.intp]
+
+
+def read_pool(run: Run, key: str) -> Pool:
+    """The pool of a committed step."""
+    return Pool.read(run.below(f"steps/{key}"))
+
+
+def stored_rows(pool: Pool, most: int, seed: int) -> Rows:
+    """The rows that policies store."""
+    rows = pool.rows("fit")
+    return rows if len(rows) <= most else np.sort(np.random.default_rng(seed).permutation(rows)[:most])
+
+
+def neighbours(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
+    """The number of neighbours that does best on stored items left out. `params`: pool, max_stored, seed."""
+    pool = read_pool(run, params["pool"])
+    rows = stored_rows(pool, params["max_stored"], params["seed"])
+    stored = Stored(tuple(block[rows] for block in pool.blocks), pool.values[rows], _chooses(pool))
+    tried = np.sort(np.random.default_rng(params["seed"]).permutation(len(rows))[:TUNED_ON])
+    everyone = tuple(range(len(stored.blocks)))
+    found = {}
+    for count in CANDIDATES:
+        if count < len(rows):
+            table = KnnLosses(stored, neighbours=count, loss="zero_one").at(everyone, tried)
+            found[count] = float(_missed(stored, table, tried).mean())
+    best = min(found, key=lambda count: (found[count], count)) if found else CANDIDATES[0]
+    return {"neighbours": best, "errors": {str(count): round(error, 6) for count, error in found.items()}}
+
+
+def _missed(stored: Stored, table: np.ndarray, rows: Rows) -> np.ndarray:
+    if not stored.chooses:
+        return table[:, 0]
+    values = stored.values[rows]
+    return np.asarray(values.max(axis=1) - values[np.arange(len(rows)), table.argmax(axis=1)])
+
+
+def fuser(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
+    """Train one fuser on all outputs and let it answer the test items. `params`: pool, kind, seed,
+    neighbours."""
+    pool = read_pool(run, params["pool"])
+    fit, test = pool.rows("fit"), pool.rows("test")
+    x = np.concatenate(pool.blocks, axis=1)
+    kind, chooses = params["kind"], _chooses(pool)
+    model = fusers.make(kind, chooses=chooses, seed=params["seed"], neighbours=params["neighbours"])
+    model.fit(x[fit], pool.values[fit] if chooses else pool.labels[fit])
+    answers = model.predict(x[test]).argmax(axis=1) if chooses else model.predict(x[test])
+    if kind != "knn":
+        step.files.write_bytes("fuser.safetensors", save(_saveable(fusers.to_arrays(model))))
+    cost = pool.prices[test].sum(axis=1)
+    experts = np.full(len(test), len(pool.about.experts))
+    curve = Curve.single(pool.values[test, answers], cost, experts, answers)
+    return curve.write(step.files)
+
+
+def tables(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
+    """Leave-one-out losses of nearest-neighbour fusers on subsets, for a slice of the stored items.
+    `params`: pool, policy, max_stored, seed, neighbours, sample, subsets, start, stop."""
+    policy = policy_of(run, params, "knn")
+    rows = np.arange(params["start"], params["stop"])
+    found = policy.losses_.build([tuple(subset) for subset in params["subsets"]], rows)
+    step.files.write_bytes("tables.safetensors", save({"tables": found}))
+    return {"subsets": params["subsets"], "items": len(rows)}
+
+
+def subset(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
+    """Train one fuser on one subset, and its out-of-fold scores. `params` as of `tables`, kind, subset."""
+    policy = policy_of(run, params, params["kind"])
+    model, left_out = policy.losses_.fit(tuple(params["subset"]))
+    arrays = {**fusers.to_arrays(model), "left_out": left_out}
+    step.files.write_bytes("subset.safetensors", save(_saveable(arrays)))
+    return {"subset": list(params["subset"])}
+
+
+def policy_of(run: Run, params: dict[str, Any], kind: fusers.Kind) -> FrugalPolicy | FrugalRouter:
+    """The frugal policy of a kind on the stored items, without tables or models of subsets."""
+    pool = read_pool(run, params["pool"])
+    rows = stored_rows(pool, params["max_stored"], params["seed"])
+    policy = frugal(
+        kind,
+        pool.blocks,
+        pool.expected_prices.tolist(),
+        Policy.model_validate(params["policy"]),
+        chooses=_chooses(pool),
+        neighbours=params["neighbours"],
+        sample=params["sample"],
+        seed=params["seed"],
+    )
+    x = np.concatenate([block[rows] for block in pool.blocks], axis=1)
+    return policy.fit(x, pool.values[rows] if _chooses(pool) else pool.labels[rows])
+
+
+def frugal(
+    kind: fusers.Kind,
+    blocks: Sequence[np.ndarray],
+    prices: Sequence[float],
+    spec: Policy,
+    *,
+    chooses: bool,
+    neighbours: int,
+    sample: int,
+    seed: int,
+) -> FrugalPolicy | FrugalRouter:
+    """A frugal policy of a kind, not fitted yet."""
+    shared: dict[str, Any] = {
+        "blocks": [block.shape[1] for block in blocks],
+        "prices": list(prices),
+        "fuser": None if kind == "knn" else fusers.make(kind, chooses=chooses, seed=seed),
+        "n_neighbors": neighbours,
+        "m_neighbors": sample,
+        "start": spec.start,
+        "min_experts": spec.min_experts,
+        "max_experts": spec.max_experts,
+        "lookahead": spec.lookahead,
+        "budget": spec.budget,
+        "random_state": seed,
+    }
+    return FrugalRouter(**shared) if chooses else FrugalPolicy(**shared, loss=spec.loss, compat=spec.compat)
+
+
+def policy(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
+    """Walk over the test items, and over the stored items left out, at every rate. `params` as of `tables`,
+    and kind, rates, parts (keys of the steps `tables` or `subset`)."""
+    pool, kind = read_pool(run, params["pool"]), params["kind"]
+    found = policy_of(run, params, kind)
+    load_parts(run, found, kind, params["parts"])
+    test, rates = pool.rows("test"), params["rates"]
+    stored = stored_rows(pool, params["max_stored"], params["seed"])
+    x = np.concatenate([block[test] for block in pool.blocks], axis=1)
+    practice = found.rehearse(rates)
+    rehearsed = _curve(found, practice, pool, stored, rates)
+    rehearsed.write(step.files.below("rehearsal"))
+    step.files.write_json("distances.json", distances(practice))
+    walks = found.sweep(x, rates)
+    facts = _curve(found, walks, pool, test, rates).write(step.files)
+    arrays = {f"{name}.{i}": getattr(walk, name) for i, walk in enumerate(walks) for name in TRACE}
+    step.files.write_bytes("walks.safetensors", save(_saveable(arrays)))
+    step.files.write_json("starts.json", {str(rate): order for rate, order in found.starts_.items()})
+    reasons = [dict(zip(*np.unique(walk.reasons, return_counts=True), strict=True)) for walk in walks]
+    return {
+        **facts,
+        "calibration": rehearsed.points(),
+        "starts": [found.starts_[rate][0] for rate in rates],
+        "reasons": [{str(name): int(count) for name, count in of.items()} for of in reasons],
+    }
+
+
+def distances(walks: Sequence[Walks]) -> dict[str, list[float]]:
+    """Quantiles of the mean distance to the nearest stored items at the end of walks, by the subset that was
+    asked: what is usual for items of known domains."""
+    found: dict[str, list[np.ndarray]] = {}
+    for walk in walks:
+        asked = np.sort(np.where(walk.order < 0, np.iinfo(np.intp).max, walk.order), axis=1)
+        subsets, of = np.unique(asked, axis=0, return_inverse=True)
+        for number, subset in enumerate(subsets):
+            name = ",".join(str(expert) for expert in subset if expert < np.iinfo(np.intp).max)
+            found.setdefault(name, []).append(walk.distance[of.reshape(-1) == number])
+    joined = {name: np.concatenate(parts) for name, parts in sorted(found.items())}
+    return {
+        name: [round(float(q), 9) for q in np.quantile(values, QUANTILES)]
+        for name, values in joined.items()
+        if len(values) >= FEWEST
+    }
+
+
+QUANTILES = (0.5, 0.95, 0.99)
+FEWEST = 20
+"""Walks that must have ended at a subset for its quantiles to be kept."""
+TRACE = ("order", "current", "best", "spent", "answers", "distance")
+"""What is kept of walks over the test items."""
+
+
+def load_parts(run: Run, policy: Any, kind: fusers.Kind, parts: Sequence[str]) -> None:  # noqa: ANN401
+    """Give a policy the tables or models of subsets that steps have computed."""
+    if kind == "knn":
+        add_tables(policy.losses_, (run.below(f"steps/{key}") for key in parts))
+        return
+    for key in parts:
+        subset = tuple(run.read_json(f"steps/{key}/manifest.json")["subset"])
+        arrays = load(run.read_bytes(f"steps/{key}/subset.safetensors"))
+        left_out = arrays.pop("left_out")
+        width = sum(policy.stored_.blocks[expert].shape[1] for expert in subset)
+        model = fusers.from_arrays(kind, arrays, width, chooses=policy.stored_.chooses)
+        policy.losses_.add(subset, model, left_out)
+
+
+def add_tables(losses: KnnLosses, steps: Iterable[Storage]) -> None:
+    """Put the slices of tables together; each step says in its manifest which subsets it holds."""
+    slices, subsets = [], []
+    for files in steps:
+        slices.append(load(files.read_bytes("tables.safetensors"))["tables"])
+        subsets = files.read_json("manifest.json")["subsets"]
+    for number, subset in enumerate(subsets):
+        losses.add(tuple(subset), np.concatenate([part[number] for part in slices]))
+
+
+def eager_subsets(experts: int, depth: int, most: int) -> list[Subset]:
+    """All subsets of up to `depth` experts, sorted; smaller ones where there would be more than `most`."""
+    found: list[Subset] = []
+    for size in range(1, min(depth, experts) + 1):
+        wider = list(combinations(range(experts), size))
+        if len(found) + len(wider) > most:
+            break
+        found += wider
+    return sorted(found)
+
+
+def _curve(policy: Any, walks: Sequence[Walks], pool: Pool, rows: Rows, rates: Sequence[float]) -> Curve:  # noqa: ANN401
+    """What walks cost and were worth at the prices and values of each item."""
+    answers = [_answers(policy, walk) for walk in walks]
+    prices, k = pool.prices[rows], len(pool.about.experts)
+    called = np.zeros((len(walks), len(rows), k), bool)
+    for number, walk in enumerate(walks):
+        asked = np.zeros((len(rows), len(pool.blocks) + 1), bool)
+        np.put_along_axis(asked, np.where(walk.order < 0, len(pool.blocks), walk.order), True, axis=1)
+        called[number] = asked[:, :k]
+        if _chooses(pool):
+            called[number, np.arange(len(rows)), answers[number]] = True
+    return Curve(
+        np.asarray(rates, float),
+        np.stack([pool.values[rows, of] for of in answers]),
+        (called * prices).sum(axis=2),
+        called.sum(axis=2),
+        np.stack(answers),
+    )
+
+
+def _answers(policy: Any, walk: Walks) -> Rows:  # noqa: ANN401
+    classes = getattr(policy, "classes_", None)
+    return walk.answers if classes is None else np.asarray(classes)[walk.answers]
+
+
+def _chooses(pool: Pool) -> bool:
+    return pool.about.answer == "expert"
+
+
+def _saveable(arrays: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}

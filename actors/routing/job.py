@@ -1,0 +1,173 @@
+"""The fusion-of-experts job from outputs to artefact, as the coordinator runs it.
+
+pool (what experts returned) -> neighbours -> fusers, rivals, tables and models of subsets, side by side
+-> policies -> judgement -> artefact and summary
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from actors.board import Board
+from actors.routing import fitting, rivals
+from actors.routing.pool import Pool
+from actors.steps.runner import Call, Done, Steps
+from cluster.session import Session
+from cluster.storage import Run
+from configs.schema.base import identity
+from configs.schema.foe import FoeConfig, Fuser, rates
+
+FITTING = "actors.routing.fitting"
+
+
+class FoeJob:
+    """Runs one configuration in one run directory."""
+
+    def __init__(self, config: FoeConfig, session: Session, run: Run, steps: Steps, board: Board) -> None:
+        self.config, self.session, self.run_store, self.steps, self.board = config, session, run, steps, board
+        self.resources = {"num_cpus": config.num_cpus}
+
+    def stop(self) -> None:
+        """Free what the job holds."""
+
+    def run(self) -> dict[str, Any]:
+        """Do everything that is not done yet and return the summary."""
+        started = time.time()
+        self.board.enter("collecting what the experts return")
+        key = self._collected()
+        pool = fitting.read_pool(self.run_store, key)
+        self.board.note(f"{len(pool):,} items, {len(pool.about.experts)} experts")
+        for warning in pool.about.warnings:
+            self.board.note(f"warning: {warning}")
+        self.board.enter("training fusers, rivals, and the tables and models of subsets")
+        params = self._params(pool, key)
+        kinds = self.config.policy_kinds(len(pool.about.experts))
+        parts = {kind: self._parts(kind, pool, params) for kind in kinds}
+        methods = self._methods(pool, params)
+        unseen = self._call(
+            "unseen", "actors.routing.unseen:unseen", params, unseen=identity(self.config.unseen)
+        )
+        groups: list[Sequence[Call]] = [list(methods.values()), *parts.values(), [unseen]]
+        flat = iter(self.steps.do([call for group in groups for call in group]))
+        done = [[next(flat) for _ in group] for group in groups]
+        self.board.enter("walking over the items with every policy")
+        walks = [
+            self._call("policy", f"{FITTING}:policy", params, kind=kind, parts=[part.key for part in of])
+            for kind, of in zip(kinds, done[1:-1], strict=True)
+        ]
+        keys = {name: one.key for name, one in zip(methods, done[0], strict=True)}
+        keys |= {f"frugal_{kind}": one.key for kind, one in zip(kinds, self.steps.do(walks), strict=True)}
+        self.board.enter("judging")
+        judged = {"pool": key, "methods": keys, "seed": self.config.seed, "unseen": done[-1][0].key}
+        judgement = self.steps.one(Call("judge", "actors.routing.judging:judge", judged))
+        self.board.enter("writing the results")
+        publish = {**params, "judgement": judgement.key, "methods": keys, "name": self.config.name}
+        publish["parts"] = {k: [part.key for part in of] for k, of in zip(kinds, done[1:-1], strict=True)}
+        artefact = self.steps.one(Call("artefact", "actors.routing.artefact:publish", publish))
+        summary = self._summary(pool, judgement, artefact, time.time() - started)
+        self.run_store.write_json(
+            "report.json", self.run_store.read_json(f"steps/{judgement.key}/judgement.json")
+        )
+        self.run_store.write_json("summary.json", summary)
+        self.board.enter("done")
+        return summary
+
+    def _call(self, step: str, function: str, params: dict[str, Any], /, **more: Any) -> Call:  # noqa: ANN401
+        return Call(step, function, {**params, **more}, self.resources)
+
+    def _collected(self) -> str:
+        """The key of the step that holds the pool."""
+        config = self.config
+        parts = (
+            "seed",
+            "answer",
+            "prices",
+            "unit",
+            "cost_column",
+            "own_domains",
+            "in_sample",
+            "split",
+            "features",
+        )
+        params = {name: identity(getattr(config, name)) for name in ("experts", *parts)}
+        return self.steps.one(Call("pool", "actors.routing.collected:pool", params)).key
+
+    def _params(self, pool: Pool, key: str) -> dict[str, Any]:
+        """What all further steps depend on."""
+        config, policy = self.config, self.config.policy
+        shared = {"pool": key, "max_stored": config.split.max_stored, "seed": config.seed}
+        count = policy.neighbours
+        if policy.compat == "reference":
+            count = 9 if count == "auto" else count
+        if count == "auto":
+            count = int(
+                self.steps.one(self._call("neighbours", f"{FITTING}:neighbours", shared)).facts["neighbours"]
+            )
+        sample = max(30, 2 * count) if policy.sample == "auto" else policy.sample
+        chosen = policy.rates or rates(float(pool.expected_prices.max()))
+        return {
+            **shared,
+            "policy": identity(policy),
+            "neighbours": count,
+            "sample": sample,
+            "rates": list(chosen),
+        }
+
+    def _methods(self, pool: Pool, params: dict[str, Any]) -> dict[str, Call]:
+        """Fusers of all outputs, and rivals, by name."""
+        few = {name: params[name] for name in ("pool", "seed", "neighbours", "max_stored")}
+        found = {
+            f"foe_{kind}": self._call("fuser", f"{FITTING}:fuser", few, kind=kind)
+            for kind in self.config.fuser_kinds()
+        }
+        names = rivals.names(
+            pool.about.answer, inputs=pool.inputs is not None, experts=len(pool.about.experts)
+        )
+        few["rates"] = params["rates"]
+        return found | {
+            name: self._call("rival", "actors.routing.rivals:rival", few, name=name) for name in names
+        }
+
+    def _parts(self, kind: Fuser, pool: Pool, params: dict[str, Any]) -> list[Call]:
+        """Steps that compute what a policy looks up: slices of tables, or models of subsets."""
+        spec, experts = self.config.policy, len(pool.about.experts)
+        subsets = [list(s) for s in fitting.eager_subsets(experts, spec.eager_depth, spec.eager_tables)]
+        stored = len(fitting.stored_rows(pool, params["max_stored"], params["seed"]))
+        if kind == "knn":
+            return [
+                self._call(
+                    "tables",
+                    f"{FITTING}:tables",
+                    params,
+                    subsets=subsets,
+                    start=start,
+                    stop=min(stored, start + fitting.SHARD),
+                )
+                for start in range(0, stored, fitting.SHARD)
+            ]
+        every = [list(s) for s in fitting.eager_subsets(experts, experts, 2**fitting.ALL_SUBSETS)]
+        few = {name: value for name, value in params.items() if name != "rates"}
+        return [
+            self._call("subset", f"{FITTING}:subset", few, kind=kind, subset=subset)
+            for subset in (every if experts <= fitting.ALL_SUBSETS else [])
+        ]
+
+    def _summary(self, pool: Pool, judgement: Done, artefact: Done, seconds: float) -> dict[str, Any]:
+        about = pool.about
+        return {
+            "status": "done",
+            "job": self.config.job,
+            "name": self.config.name,
+            "seed": self.config.seed,
+            "answer": about.answer,
+            "unit": about.unit,
+            "items": {
+                "fit": len(pool.rows("fit")),
+                "test": len(pool.rows("test")),
+                "left_out": about.dropped,
+            },
+            "warnings": list(about.warnings),
+            "seconds": round(seconds, 1),
+            **{k: v for k, v in judgement.facts.items() if k not in {"key", "wall_seconds"}},
+            "artefact": artefact.facts["version"],
+        }

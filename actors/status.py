@@ -1,0 +1,15 @@
+"""Where a run stands, as its `summary.json` says."""
+
+from cluster.storage import Run
+
+
+def status_of(run: Run) -> str | None:
+    """`running`, `done` or `failed`; None before the first round."""
+    status: str | None = run.read_json("summary.json")["status"] if run.exists("summary.json") else None
+    return status
+
+
+def mark_failed(run: Run, error: str) -> None:
+    """Say in the summary why the run ended, unless it was done before."""
+    if status_of(run) == "running":
+        run.write_json("summary.json", {**run.read_json("summary.json"), "status": "failed", "error": error})
