@@ -256,9 +256,7 @@ def _train_again(policy: Any, kind: fusers.Kind, arrays: Arrays) -> None:  # noq
         parts.setdefault(_subset(subset), {})[part] = array
     for subset, of in parts.items():
         left_out = of.pop("left_out")
-        width = sum(block.shape[1] for block in _of(policy, subset))
-        model = fusers.from_arrays(kind, of, width, chooses=policy.stored_.chooses)
-        policy.losses_.add(subset, model, left_out)
+        policy.losses_.add(subset, fitting.restored(policy, kind, subset, of), left_out)
 
 
 def _name(subset: Subset) -> str:

@@ -44,7 +44,8 @@ def neighbours(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]: 
     """The number of neighbours that does best on stored items left out. `params`: pool, max_stored, seed."""
     pool = read_pool(run, params["pool"])
     rows = stored_rows(pool, params["max_stored"], params["seed"])
-    stored = Stored(tuple(block[rows] for block in pool.blocks), pool.values[rows], _chooses(pool))
+    blocks = pool.seen(numbers=True)
+    stored = Stored(tuple(block[rows] for block in blocks), pool.values[rows], _chooses(pool))
     tried = np.sort(np.random.default_rng(params["seed"]).permutation(len(rows))[:TUNED_ON])
     everyone = tuple(range(len(stored.blocks)))
     found = {}
@@ -68,9 +69,13 @@ def fuser(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     neighbours."""
     pool = read_pool(run, params["pool"])
     fit, test = pool.rows("fit"), pool.rows("test")
-    x = np.concatenate(pool.blocks, axis=1)
     kind, chooses = params["kind"], _chooses(pool)
+    blocks = pool.seen(numbers=kind == "knn")
+    x = np.concatenate(blocks, axis=1)
     model = fusers.make(kind, chooses=chooses, seed=params["seed"], neighbours=params["neighbours"])
+    if "blocks" in model.get_params():
+        contexts = len(blocks) - len(pool.blocks)
+        model.set_params(blocks=[block.shape[1] for block in blocks], contexts=contexts)
     model.fit(x[fit], pool.values[fit] if chooses else pool.labels[fit])
     answers = model.predict(x[test]).argmax(axis=1) if chooses else model.predict(x[test])
     if kind != "knn":
@@ -104,9 +109,10 @@ def policy_of(run: Run, params: dict[str, Any], kind: fusers.Kind) -> FrugalPoli
     """The frugal policy of a kind on the stored items, without tables or models of subsets."""
     pool = read_pool(run, params["pool"])
     rows = stored_rows(pool, params["max_stored"], params["seed"])
+    blocks = pool.seen(numbers=kind == "knn")
     policy = frugal(
         kind,
-        pool.blocks,
+        blocks,
         pool.expected_prices.tolist(),
         Policy.model_validate(params["policy"]),
         chooses=_chooses(pool),
@@ -114,7 +120,7 @@ def policy_of(run: Run, params: dict[str, Any], kind: fusers.Kind) -> FrugalPoli
         sample=params["sample"],
         seed=params["seed"],
     )
-    x = np.concatenate([block[rows] for block in pool.blocks], axis=1)
+    x = np.concatenate([block[rows] for block in blocks], axis=1)
     return policy.fit(x, pool.values[rows] if _chooses(pool) else pool.labels[rows])
 
 
@@ -154,7 +160,7 @@ def policy(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     load_parts(run, found, kind, params["parts"])
     test, rates = pool.rows("test"), params["rates"]
     stored = stored_rows(pool, params["max_stored"], params["seed"])
-    x = np.concatenate([block[test] for block in pool.blocks], axis=1)
+    x = np.concatenate([block[test] for block in pool.seen(numbers=kind == "knn")], axis=1)
     practice = found.rehearse(rates)
     rehearsed = _curve(found, practice, pool, stored, rates)
     rehearsed.write(step.files.below("rehearsal"))
@@ -207,9 +213,17 @@ def load_parts(run: Run, policy: Any, kind: fusers.Kind, parts: Sequence[str]) -
         subset = tuple(run.read_json(f"steps/{key}/manifest.json")["subset"])
         arrays = load(run.read_bytes(f"steps/{key}/subset.safetensors"))
         left_out = arrays.pop("left_out")
-        width = sum(policy.stored_.blocks[expert].shape[1] for expert in subset)
-        model = fusers.from_arrays(kind, arrays, width, chooses=policy.stored_.chooses)
-        policy.losses_.add(subset, model, left_out)
+        policy.losses_.add(subset, restored(policy, kind, subset, arrays), left_out)
+
+
+def restored(policy: Any, kind: fusers.Kind, subset: Subset, arrays: fusers.Arrays) -> Any:  # noqa: ANN401
+    """The trained fuser of a subset of a policy again."""
+    widths = [policy.stored_.blocks[block].shape[1] for block in subset]
+    if policy.stored_.chooses:
+        experts = policy.stored_.values.shape[1]
+        contexts = sum(block >= experts for block in subset)
+        return fusers.responses_from_arrays(kind, arrays, widths, contexts)
+    return fusers.from_arrays(kind, arrays, sum(widths))
 
 
 def add_tables(losses: KnnLosses, steps: Iterable[Storage]) -> None:
@@ -239,8 +253,8 @@ def _curve(policy: Any, walks: Sequence[Walks], pool: Pool, rows: Rows, rates: S
     prices, k = pool.prices[rows], len(pool.about.experts)
     called = np.zeros((len(walks), len(rows), k), bool)
     for number, walk in enumerate(walks):
-        asked = np.zeros((len(rows), len(pool.blocks) + 1), bool)
-        np.put_along_axis(asked, np.where(walk.order < 0, len(pool.blocks), walk.order), True, axis=1)
+        asked = np.zeros((len(rows), k + 2), bool)
+        np.put_along_axis(asked, np.where(walk.order < 0, k + 1, walk.order), True, axis=1)
         called[number] = asked[:, :k]
         if _chooses(pool):
             called[number, np.arange(len(rows)), answers[number]] = True

@@ -131,6 +131,8 @@ class FoeJob:
     def _parts(self, kind: Fuser, pool: Pool, params: dict[str, Any]) -> list[Call]:
         """Steps that compute what a policy looks up: slices of tables, or models of subsets."""
         spec, experts = self.config.policy, len(pool.about.experts)
+        if pool.about.answer == "expert":  # few subsets are visited: they are computed when they are
+            return []
         subsets = [list(s) for s in fitting.eager_subsets(experts, spec.eager_depth, spec.eager_tables)]
         stored = len(fitting.stored_rows(pool, params["max_stored"], params["seed"]))
         if kind == "knn":

@@ -64,6 +64,16 @@ class Pool:
         """Mean price (K,) of a call over the items that are learnt from: what a decision may know."""
         return np.asarray(self.prices[self.rows("fit")].mean(axis=0))
 
+    def seen(self, *, numbers: bool) -> tuple[Floats, ...]:
+        """What a router sees of each item: blocks of the experts, and a context where responses are chosen.
+        With `numbers`, codes of answers, which have no distances, are blanked."""
+        if self.about.answer == "label":
+            return self.blocks
+        blocks = self.blocks
+        if numbers:
+            blocks = tuple(np.concatenate([np.zeros_like(b[:, :1]), b[:, 1:]], axis=1) for b in blocks)
+        return blocks if self.inputs is None else (*blocks, self.inputs)
+
     @property
     def labels(self) -> Rows:
         """The answer (n,) that is worth most."""

@@ -70,7 +70,7 @@ class Features(Strict):
     """Routing among generators: a vector of the prompt, which costs nothing."""
     responses: bool = True
     """Routing among generators: what an expert answered, as a vector of its text, or by its short answer."""
-    encoder: HeadStm = HeadStm()
+    encoder: HeadStm = HeadStm(max_length=64)
     """The model that turns texts into vectors."""
     dimensions: PositiveInt = 32
     """Principal components that are kept of a text's vector."""
@@ -175,8 +175,9 @@ class FoeConfig(Strict):
 
     def policy_kinds(self, experts: int) -> tuple[Fuser, ...]:
         """The fusers that policies are built on, for so many experts."""
-        few = experts <= 6
-        return self.policy.fusers or (("knn", "trees") if few else ("knn",))
+        if self.answer == "expert":
+            return self.policy.fusers or ("knn", "logistic")
+        return self.policy.fusers or (("knn", "trees") if experts <= 6 else ("knn",))
 
 
 def rates(largest_price: float) -> tuple[float, ...]:

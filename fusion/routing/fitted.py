@@ -18,12 +18,18 @@ from fusion.routing.neighbours import Floats, Ints
 class FittedLosses:
     """Losses of estimators fitted on the outputs of subsets, each subset when it is first asked for.
 
-    `make` returns an unfitted scikit-learn estimator: a classifier of the answer that is worth most, or a
-    regressor of what every answer is worth. `add` takes over what was fitted elsewhere.
+    `make(subset)` returns an unfitted scikit-learn estimator: a classifier of the answer that is worth most,
+    or a regressor of what every answer is worth. `add` takes over what was fitted elsewhere.
     """
 
     def __init__(
-        self, stored: Stored, make: Callable[[], Any], *, loss: Loss = "soft", folds: int = 5, seed: int = 0
+        self,
+        stored: Stored,
+        make: Callable[[Subset], Any],
+        *,
+        loss: Loss = "soft",
+        folds: int = 5,
+        seed: int = 0,
     ) -> None:
         self.stored, self.make, self.loss, self.folds, self.seed = stored, make, loss, folds, seed
         self._scores: dict[Subset, Floats] = {}
@@ -58,7 +64,7 @@ class FittedLosses:
 
     def _model(self, subset: Subset) -> Any:  # noqa: ANN401
         if subset not in self._models:
-            self._models[subset] = self._fit(self._outputs(subset), self.stored.values)
+            self._models[subset] = self._fit(subset, self._outputs(subset), self.stored.values)
         return self._models[subset]
 
     def _outputs(self, subset: Subset) -> Floats:
@@ -69,7 +75,7 @@ class FittedLosses:
         if subset not in self._scores:
             outputs, scores = self._outputs(subset), np.zeros_like(self.stored.values)
             for seen, left in self._folds(len(outputs)):
-                model = self._fit(outputs[seen], self.stored.values[seen])
+                model = self._fit(subset, outputs[seen], self.stored.values[seen])
                 scores[left] = self.predict(model, outputs[left])
             self._scores[subset] = scores
         return self._scores[subset]
@@ -78,8 +84,8 @@ class FittedLosses:
         folds = KFold(min(self.folds, n), shuffle=True, random_state=self.seed)
         yield from folds.split(np.empty((n, 0)))
 
-    def _fit(self, outputs: Floats, values: Floats) -> Any:  # noqa: ANN401
-        model = self.make()
+    def _fit(self, subset: Subset, outputs: Floats, values: Floats) -> Any:  # noqa: ANN401
+        model = self.make(subset)
         return model.fit(outputs, values.argmax(axis=1) if is_classifier(model) else values)
 
     def predict(self, model: Any, outputs: Floats) -> Floats:  # noqa: ANN401

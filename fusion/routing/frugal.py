@@ -133,8 +133,8 @@ def missed(stored: Stored, subset: Subset, table: Floats, items: Ints, charges: 
     """
     if not stored.chooses:
         return table[:, 0]
-    extra = charges.copy()
-    extra[list(subset)] = 0
+    extra = charges[: stored.values.shape[1]].copy()
+    extra[[expert for expert in subset if expert < len(extra)]] = 0
     chosen = (table - extra).argmax(axis=1)
     values = stored.values[items]
     return np.asarray(values.max(axis=1) - values[np.arange(len(items)), chosen] + extra[chosen])
@@ -260,5 +260,6 @@ class Walk:
             prices[:, list(asked)] = 0
             can = self.allowed[rows] & (self.spent[rows, None] + prices <= self.rules.budget + TOLERANCE)
             can[:, list(asked)] = True
+            prices, can = prices[:, : scores.shape[1]], can[:, : scores.shape[1]]
             scores = np.where(can, scores - self.rules.rate * prices, -np.inf)
         self.answers[rows] = scores.argmax(axis=1)

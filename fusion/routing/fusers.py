@@ -5,30 +5,31 @@ so that the choice can weigh quality against price. Arrays hold all that a train
 stored without executable formats.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neighbors import KNeighborsRegressor
 
 from fusion.routing.knn import KnnFuser
 from fusion.routing.mlp import MlpFuser
+from fusion.routing.responses import ResponseFuser
 from fusion.routing.trees import TreesFuser, TreesRegressor
 
 Kind = Literal["knn", "logistic", "mlp", "trees"]
 Arrays = dict[str, NDArray[Any]]
-RIDGE = 10.0
 
 
 def make(kind: Kind, *, chooses: bool = False, seed: int = 0, neighbours: int = 9) -> Any:  # noqa: ANN401
-    """An untrained fuser: a classifier, or for `chooses` a regressor of qualities (logistic: ridge)."""
+    """An untrained fuser: a classifier, or for `chooses` a regressor of qualities (logistic: linear)."""
     if chooses:
-        if kind == "logistic":
-            return Ridge(alpha=RIDGE)
-        if kind == "trees":
-            return TreesRegressor(random_state=seed)
-        raise ValueError(f"no fuser of kind {kind} predicts qualities; allowed: logistic, trees")
+        if kind == "mlp":
+            raise ValueError("the fuser mlp predicts labels only; allowed: knn, logistic, trees")
+        if kind == "knn":
+            return KNeighborsRegressor(neighbours, algorithm="brute")
+        return ResponseFuser(kind="trees" if kind == "trees" else "ridge", random_state=seed)
     if kind == "knn":
         return KnnFuser(neighbours)
     if kind == "logistic":
@@ -38,6 +39,8 @@ def make(kind: Kind, *, chooses: bool = False, seed: int = 0, neighbours: int = 
 
 def to_arrays(fuser: Any) -> Arrays:  # noqa: ANN401
     """What a trained logistic, MLP or tree fuser has learnt; nearest neighbours learn nothing."""
+    if isinstance(fuser, ResponseFuser):
+        return {"mean": fuser.mean_, "scale": fuser.scale_, **to_arrays(fuser.model_)}
     if isinstance(fuser, LogisticRegression | Ridge):
         found = {"coef": fuser.coef_, "intercept": np.atleast_1d(fuser.intercept_)}
     elif isinstance(fuser, MlpFuser):
@@ -50,26 +53,40 @@ def to_arrays(fuser: Any) -> Arrays:  # noqa: ANN401
     return found if classes is None else {**found, "classes": np.asarray(classes)}
 
 
-def from_arrays(kind: Kind, arrays: Mapping[str, NDArray[Any]], width: int, *, chooses: bool) -> Any:  # noqa: ANN401
-    """The trained fuser again, for features of `width` columns."""
-    fuser = make(kind, chooses=chooses)
-    fuser.n_features_in_ = width
-    if "classes" in arrays:
-        fuser.classes_ = arrays["classes"]
+def from_arrays(kind: Kind, arrays: Mapping[str, NDArray[Any]], width: int) -> Any:  # noqa: ANN401
+    """The trained classifier again, for features of `width` columns."""
+    fuser = make(kind)
+    fuser.n_features_in_, fuser.classes_ = width, arrays["classes"]
     if kind == "logistic":
         fuser.coef_, fuser.intercept_ = arrays["coef"], arrays["intercept"]
     elif kind == "mlp":
         fuser.restore(width, {name: value for name, value in arrays.items() if name != "classes"})
     else:
-        from lightgbm import Booster
-
-        texts = [arrays[f"trees.{i}"] for i in range(sum(name.startswith("trees.") for name in arrays))]
-        boosters = [Booster(model_str=text.tobytes().decode()) for text in texts]
-        if chooses:
-            fuser.boosters_, fuser.single_ = boosters, False
-        else:
-            fuser.booster_ = boosters[0]
+        fuser.booster_ = _boosters(arrays)[0]
     return fuser
+
+
+def responses_from_arrays(
+    kind: Kind, arrays: Mapping[str, NDArray[Any]], blocks: Sequence[int], contexts: int
+) -> ResponseFuser:
+    """The trained predictor of qualities again, for blocks of these widths, the last of them contexts."""
+    fuser: ResponseFuser = make(kind, chooses=True).set_params(blocks=list(blocks), contexts=contexts)
+    fuser.mean_, fuser.scale_, fuser.n_features_in_ = arrays["mean"], arrays["scale"], sum(blocks)
+    if kind == "trees":
+        fuser.model_ = TreesRegressor()
+        fuser.model_.boosters_, fuser.model_.single_ = _boosters(arrays), False
+    else:
+        fuser.model_ = Ridge()
+        fuser.model_.coef_, fuser.model_.intercept_ = arrays["coef"], arrays["intercept"]
+    fuser.model_.n_features_in_ = len(fuser.mean_)
+    return fuser
+
+
+def _boosters(arrays: Mapping[str, NDArray[Any]]) -> list[Any]:
+    from lightgbm import Booster
+
+    texts = [arrays[f"trees.{i}"] for i in range(sum(name.startswith("trees.") for name in arrays))]
+    return [Booster(model_str=text.tobytes().decode()) for text in texts]
 
 
 def _bytes(text: str) -> NDArray[np.uint8]:

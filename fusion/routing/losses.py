@@ -27,7 +27,8 @@ Near = Callable[[int, Ties], csr_array]
 @dataclass(frozen=True)
 class Stored:
     """Stored outputs of K experts on n labelled items: `blocks` K arrays (n, d_k), `values` (n, A) what each
-    answer is worth on each item. Where `chooses`, answer a means: give the response of expert a."""
+    answer is worth on each item. Where `chooses`, answer a means: give the response of expert a; blocks
+    behind those of the A experts are contexts, what is known of an item without asking anybody."""
 
     blocks: tuple[Floats, ...]
     values: Floats
@@ -40,7 +41,7 @@ class Stored:
             raise ValueError("at least one expert is needed")
         if any(len(block) != len(self.values) for block in self.blocks):
             raise ValueError("every expert needs one output for each item")
-        if self.chooses and self.values.shape[1] != len(self.blocks):
+        if self.chooses and self.values.shape[1] > len(self.blocks):
             raise ValueError("choosing an expert needs one quality per expert and item")
 
         columns = [np.ascontiguousarray(block.T, np.float32) for block in self.blocks]
@@ -52,7 +53,7 @@ class Stored:
 
     @property
     def experts(self) -> int:
-        """K."""
+        """K, contexts included."""
         return len(self.blocks)
 
 

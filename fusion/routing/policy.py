@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from fusion.routing.fitted import FittedLosses
 from fusion.routing.frugal import Expectations, Rules, Start, Walk, Walks, missed
 from fusion.routing.lookup import Lookup
-from fusion.routing.losses import KnnLosses, Loss, Stored, SubsetLosses
+from fusion.routing.losses import KnnLosses, Loss, Stored, Subset, SubsetLosses
 from fusion.routing.neighbours import Floats, Ints, Ties
 
 REFERENCE = {
@@ -44,7 +44,8 @@ class _Frugal(BaseEstimator):
 
     Parameters: `blocks` widths of the experts' outputs; `prices` per call (None: 1 each); `rate` (lambda) the
     loss that one unit of price must save; `fuser` an estimator, fitted anew for every subset that is asked
-    (None: nearest neighbours, `n_neighbors` of them); `m_neighbors` of the estimate; `loss` zero_one or soft;
+    and told the widths of its columns where it has a parameter `blocks` (None: nearest neighbours,
+    `n_neighbors` of them); `m_neighbors` of the estimate; `loss` zero_one or soft;
     `leave_one_out`; `ties` inclusive or lowest; `start` rollout (walk over stored items from each expert and
     take the best) or mean_loss (eq. 4.3); `min_experts`, `max_experts`, `lookahead`, `budget`. Where fewer
     items than neighbours are stored, all are neighbours.
@@ -84,9 +85,7 @@ class _Frugal(BaseEstimator):
     def _losses(self) -> SubsetLosses:
         used = self._used()
         if self.fuser is not None:
-            return FittedLosses(
-                self.stored_, lambda: clone(self.fuser), loss=used["loss"], seed=self.random_state
-            )
+            return FittedLosses(self.stored_, self._estimator, loss=used["loss"], seed=self.random_state)
         return KnnLosses(
             self.stored_,
             neighbours=self.n_neighbors,
@@ -94,6 +93,18 @@ class _Frugal(BaseEstimator):
             leave_one_out=used["leave_one_out"],
             ties=used["ties"],
         )
+
+    def _estimator(self, subset: Subset) -> Any:  # noqa: ANN401
+        made = clone(self.fuser)
+        if "blocks" in made.get_params():
+            widths = [self.stored_.blocks[block].shape[1] for block in subset]
+            made.set_params(blocks=widths, contexts=sum(block >= self._experts for block in subset))
+        return made
+
+    @property
+    def _experts(self) -> int:
+        """Blocks that are experts; those behind them are contexts."""
+        return self.stored_.values.shape[1] if self.stored_.chooses else self.stored_.experts
 
     def decide(self, X: ArrayLike, **rules: Any) -> Walks:  # noqa: N803, ANN401
         """What is done for each request; `rules` as of `sweep`."""
@@ -176,6 +187,8 @@ class _Frugal(BaseEstimator):
     def _first_losses(self, rates: Sequence[float]) -> list[Floats]:
         """What asking each expert first loses (K,), its price included, at each rate."""
         k = self.stored_.experts
+        if self._experts < k:  # contexts cost nothing: they are looked at first
+            return [np.arange(k)[::-1].astype(float) for _ in rates]
         if self._used()["start"] == "mean_loss" or k == 1:
             rows = np.arange(len(self.stored_))
             tables = self.losses_.children((), range(k), rows)
@@ -215,10 +228,11 @@ class _Frugal(BaseEstimator):
         return REFERENCE if self.compat == "reference" else {name: getattr(self, name) for name in REFERENCE}
 
     def _rules(self, rate: float, budget: float | None) -> Rules:
+        free = self.stored_.experts - self._experts
         return Rules(
             rate=rate,
-            min_experts=self._used()["min_experts"],
-            max_experts=self.max_experts,
+            min_experts=1 if free else self._used()["min_experts"],
+            max_experts=None if self.max_experts is None else self.max_experts + free,
             lookahead=self.lookahead,
             budget=np.inf if budget is None else budget,
             continue_on_tie=self.compat == "reference",
@@ -231,11 +245,11 @@ class _Frugal(BaseEstimator):
         return tuple(np.ascontiguousarray(b) for b in np.split(x, np.cumsum(widths)[:-1], axis=1))
 
     def _checked_prices(self) -> Floats:
-        k = self.stored_.experts
+        k = self._experts
         prices = np.ones(k) if self.prices is None else np.asarray(self.prices, float)
         if prices.shape != (k,) or not (np.isfinite(prices) & (prices >= 0)).all():
             raise ValueError(f"prices must be {k} finite numbers of at least 0, are {prices.tolist()}")
-        return prices
+        return np.concatenate([prices, np.zeros(self.stored_.experts - k)])
 
 
 class FrugalPolicy(ClassifierMixin, _Frugal):
@@ -300,7 +314,8 @@ class FrugalRouter(_Frugal):
         )
 
     def fit(self, X: ArrayLike, quality: ArrayLike) -> Self:  # noqa: N803
-        """Store features of the responses (n, sum of widths) and their quality (n, K)."""
+        """Store features of the responses (n, sum of widths) and their quality (n, K). Blocks behind those of
+        the K experts are contexts: what is known of an item for nothing, and looked at first."""
         x = np.asarray(validate_data(self, X), np.float64)
         worth = check_array(quality, dtype=np.float64)
         self._store(x, worth, chooses=True)

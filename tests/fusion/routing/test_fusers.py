@@ -9,6 +9,7 @@ from fusion.routing.features import BlockNorm, one_hot, spread
 from fusion.routing.knn import KnnFuser
 from fusion.routing.mlp import MlpFuser
 from fusion.routing.policy import FrugalPolicy
+from fusion.routing.responses import ResponseFuser, agreement
 from fusion.routing.trees import TreesFuser, TreesRegressor
 
 
@@ -18,6 +19,7 @@ from fusion.routing.trees import TreesFuser, TreesRegressor
         MlpFuser(hidden=(16,), epochs=60),
         TreesFuser(smallest_leaf=2),
         TreesRegressor(smallest_leaf=2),
+        ResponseFuser(),
         BlockNorm(),
         FrugalPolicy(start="mean_loss"),
     ]
@@ -142,7 +144,7 @@ def test_the_frugal_policy_on_digits(name, kind, request):
 @pytest.mark.parametrize("kind", ["logistic", "mlp", "trees"])
 def test_a_trained_fuser_survives_as_arrays(kind, digits4):
     trained = fusers.make(kind, seed=3).fit(digits4.columns, digits4.labels)
-    again = fusers.from_arrays(kind, fusers.to_arrays(trained), digits4.columns.shape[1], chooses=False)
+    again = fusers.from_arrays(kind, fusers.to_arrays(trained), digits4.columns.shape[1])
     assert (again.predict_proba(digits4.requests) == trained.predict_proba(digits4.requests)).all()
     assert (again.predict(digits4.requests) == trained.predict(digits4.requests)).all()
 
@@ -150,12 +152,21 @@ def test_a_trained_fuser_survives_as_arrays(kind, digits4):
 @pytest.mark.parametrize("kind", ["logistic", "trees"])
 def test_a_trained_predictor_of_quality_survives_as_arrays(kind, digits4):
     quality = (digits4.stored.argmax(axis=2) == digits4.labels).T.astype(float)
-    trained = fusers.make(kind, chooses=True).fit(digits4.columns, quality)
-    again = fusers.from_arrays(kind, fusers.to_arrays(trained), digits4.columns.shape[1], chooses=True)
+    trained = fusers.make(kind, chooses=True).set_params(blocks=digits4.blocks).fit(digits4.columns, quality)
+    again = fusers.responses_from_arrays(kind, fusers.to_arrays(trained), digits4.blocks, 0)
     assert (again.predict(digits4.requests) == trained.predict(digits4.requests)).all()
     assert again.predict(digits4.requests).shape == (len(digits4.truth), 10)
 
 
-def test_nearest_neighbours_predict_no_qualities():
-    with pytest.raises(ValueError, match="allowed: logistic, trees"):
-        fusers.make("knn", chooses=True)
+def test_the_perceptron_predicts_no_qualities():
+    with pytest.raises(ValueError, match="allowed: knn, logistic, trees"):
+        fusers.make("mlp", chooses=True)
+
+
+def test_agreement_is_of_equal_answers_only():
+    found = agreement(np.array([[3, 3, -1, 0], [-1, -1, 2, 1]]))
+    others, none, largest, inside = found[:, :4], found[:, 4:8], found[:, 8], found[:, 9:]
+    assert others == pytest.approx(np.array([[1 / 3, 1 / 3, 0, 0], [0, 0, 0, 0]]))
+    assert none.tolist() == [[0, 0, 1, 0], [1, 1, 0, 0]]
+    assert largest.tolist() == [0.5, 0.25]
+    assert inside.tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]

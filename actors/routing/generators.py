@@ -1,0 +1,155 @@
+"""Pools of language models: recorded responses or short answers with their quality, and what routing sees.
+
+The block of an expert is a code of its answer (equal answers to an item have equal codes, -1 is none), the
+logarithm of the response's length where it is known, and principal components of the response's vector. The
+item itself is a context that costs nothing: components of its text's vector.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+
+from actors.routing.pool import About, Pool
+from actors.routing.recorded import Recording
+from actors.routing.splitting import parts_of
+from configs.schema.base import ConfigError
+from configs.schema.foe import FoeConfig, RecordedExperts
+
+Floats = NDArray[np.float64]
+Embed = Callable[[Sequence[str]], Floats]
+"""Texts to vectors (n, d)."""
+DOMAINS = ("domain", "task", "dataset", "category", "subject")
+ANSWERS = ("pred", "answer")
+LENGTHS = ("response_chars", "output_chars")
+LONG = float(np.log(1e4))
+"""A length whose logarithm counts as 1."""
+SHORT = 40
+"""A response of up to so many characters is its own answer; of a longer one the last number is."""
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+
+
+def recorded(config: FoeConfig, spec: RecordedExperts, embed: Embed | None) -> Pool:
+    """The pool of a folder of recorded language models; without `embed` it has no vectors of texts."""
+    found = Recording(spec)
+    column = _quality_column(found, spec)
+    found.keep_complete([column])
+    quality = found.numbers(column, 0, 1)
+    prices, unit = found.prices(config)
+    columns = {"item": found.item_column("item")}
+    domain = next((name for name in DOMAINS if name in found.items), None)
+    columns |= {"domain": found.item_column(domain)} if domain else {}
+    columns |= {"text": found.item_column("text")} if "text" in found.items else {}
+    items = parts_of(config, pd.DataFrame(columns), found.items)
+    fit = np.asarray(items["part"].to_pylist()) == "fit"
+    texts = [str(text) for text in columns.get("text") or []]
+    responses = found.values("response") if found.has("response") else None
+    vectors = _vectors(config, texts, responses, embed) if embed else []
+    prompted = vectors.pop(0) if vectors and config.features.prompt and texts else None
+    inputs = None if prompted is None else _components(prompted, fit, config)
+    blocks = _blocks(config, found, responses)
+    for expert, of in enumerate(vectors):
+        blocks[expert].append(_components(of, fit, config))
+    return Pool(
+        About(found.experts, "expert", (), unit, dropped=found.dropped),
+        items,
+        tuple(np.concatenate(of, axis=1) for of in blocks),
+        quality,
+        quality,
+        prices,
+        inputs=inputs,
+    )
+
+
+def _vectors(
+    config: FoeConfig, texts: list[str], responses: NDArray[np.object_] | None, embed: Embed
+) -> list[Floats]:
+    """Vectors of the items, then of each expert's responses, as configured; that of a short response is 0, as
+    its code says all."""
+    wanted, places = [], []
+    if config.features.prompt and texts:
+        wanted, places = list(texts), [np.arange(len(texts))]
+    if config.features.responses and responses is not None:
+        for column in responses.T:
+            long = np.flatnonzero([_size(response) > SHORT for response in column])
+            places.append(long)
+            wanted += [str(column[row]) for row in long]
+    if not wanted:
+        return []
+    vectors = iter(np.split(embed(wanted), np.cumsum([len(rows) for rows in places])[:-1]))
+    found = []
+    for rows in places:
+        of = next(vectors)
+        whole = np.zeros((len(responses if responses is not None else texts), of.shape[1]))
+        whole[rows] = of
+        found.append(whole)
+    return found
+
+
+def _quality_column(found: Recording, spec: RecordedExperts) -> str:
+    wins = [name for name in found.columns if name.startswith("win_")]
+    candidates = [spec.quality] if spec.quality else ["score", "correct", *(wins if len(wins) == 1 else [])]
+    column = next((name for name in candidates if found.has(name)), None)
+    if column is None:
+        raise ConfigError(
+            f"experts.quality: {found.folder}: outputs.parquet has no column {' or '.join(candidates)}; "
+            f"there are {', '.join(found.columns)}"
+        )
+    return column
+
+
+def _blocks(config: FoeConfig, found: Recording, responses: NDArray[np.object_] | None) -> list[list[Floats]]:
+    """Codes and lengths, as columns per expert."""
+    n, k = len(found.items), len(found.experts)
+    parts = [[np.full((n, 1), -1.0)] for _ in range(k)]
+    if not config.features.responses:
+        return parts
+    answers = next((found.values(name) for name in ANSWERS if found.has(name)), None)
+    if answers is None and responses is not None:
+        answers = np.vectorize(answer_of, otypes=[object])(responses)
+    if answers is not None:
+        for of, column in zip(parts, codes(answers).T, strict=True):
+            of[0] = column[:, None]
+    length = next((name for name in LENGTHS if found.has(name)), None)
+    if length or responses is not None:
+        sizes = found.numbers(length, 0, np.inf) if length else np.vectorize(_size, otypes=[float])(responses)
+        for of, column in zip(parts, np.log1p(sizes).T, strict=True):
+            of.append(column[:, None] / LONG)
+    return parts
+
+
+def _components(vectors: Floats, fit: NDArray[np.bool_], config: FoeConfig) -> Floats:
+    """Principal components (n, d) of the items that are learnt from, scaled to mean square 1 in all."""
+    count = min(config.features.dimensions, int(fit.sum()), vectors.shape[1])
+    pca = PCA(count, svd_solver="covariance_eigh", random_state=config.seed).fit(vectors[fit])
+    found: Floats = np.asarray(pca.transform(vectors), np.float64)
+    return found / max(float(np.sqrt((found[fit] ** 2).sum(axis=1).mean())), 1e-12)
+
+
+def answer_of(response: object) -> str | None:
+    """What a response answers, for comparison with others: itself if it is short, else its last number."""
+    text = "" if response is None else str(response).strip()
+    if not text:
+        return None
+    if len(text) <= SHORT:
+        return text.lower().rstrip(".")
+    numbers = NUMBER.findall(text)
+    return numbers[-1].replace(",", "") if numbers else None
+
+
+def codes(answers: NDArray[np.object_]) -> Floats:
+    """Codes (n, K) of answers (n, K): equal answers to an item have equal codes; -1 where there is none."""
+    found = np.full(answers.shape, -1.0)
+    for row, given in enumerate(answers):
+        known: dict[str, int] = {}
+        for expert, answer in enumerate(given):
+            if not pd.isna(answer) and str(answer).strip():
+                found[row, expert] = known.setdefault(str(answer).strip(), len(known))
+    return found
+
+
+def _size(response: object) -> float:
+    return float(len(str(response))) if response is not None else 0.0
