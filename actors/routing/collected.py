@@ -44,7 +44,7 @@ def _embedded(run: Run, step: Step, config: FoeConfig, texts: Sequence[str]) -> 
 
 
 def read(config: FoeConfig, embed: generators.Embed | None = None) -> Pool:
-    """The pool that a configuration names, with vectors of texts if `embed` is given; ConfigError in a line."""
+    """The pool that a configuration names, with vectors if `embed` is given; ConfigError in one line."""
     spec = config.experts
     if isinstance(spec, DigitsExperts):
         return classifiers.digits(config, spec)

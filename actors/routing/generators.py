@@ -123,6 +123,8 @@ def _blocks(config: FoeConfig, found: Recording, responses: NDArray[np.object_] 
 
 def _components(vectors: Floats, fit: NDArray[np.bool_], config: FoeConfig) -> Floats:
     """Principal components (n, d) of the items that are learnt from, scaled to mean square 1 in all."""
+    if not vectors[fit].any():
+        return np.empty((len(vectors), 0))
     count = min(config.features.dimensions, int(fit.sum()), vectors.shape[1])
     pca = PCA(count, svd_solver="covariance_eigh", random_state=config.seed).fit(vectors[fit])
     found: Floats = np.asarray(pca.transform(vectors), np.float64)

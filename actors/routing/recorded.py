@@ -38,7 +38,7 @@ class Recording:
         twice = outputs[outputs.duplicated(["item", "expert"])]
         if len(twice):
             row = twice.iloc[0]
-            raise self._error(FILES[1], f"expert {row.expert} has item {row.item} more than once")
+            raise self._error(FILES[1], f"expert {row['expert']} has item {row['item']} more than once")
         self._outputs = outputs.set_index(["expert", "item"]).sort_index()
         self.items = items.sort_values("item", ignore_index=True)
         self.dropped = 0
