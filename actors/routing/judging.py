@@ -57,7 +57,7 @@ def judge(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     details = {
         "experts": _experts(pool),
         "best_single": names[int(pool.quality[fit].mean(axis=0).argmax())],
-        "comparisons": {name: _along(main, curves[name], seed) for name in CURVES if name in curves},
+        "comparisons": {name: along(main, curves[name], seed) for name in CURVES if name in curves},
         "pareto": _pareto(methods),
         "sequences": _sequences(run, keys[chosen], names),
         "confusion": _confusion(pool, main.answers[best[chosen]]),
@@ -133,7 +133,7 @@ def _experts(pool: Pool) -> list[dict[str, Any]]:
     ]
 
 
-def _mixture(curve: Curve, cost: float) -> Floats | None:
+def mixture(curve: Curve, cost: float) -> Floats | None:
     """Expected worth (m,) of the mixture of two settings that costs as much; None below the cheapest."""
     points = _points(curve)
     front = hull(points)
@@ -150,13 +150,13 @@ def _mixture(curve: Curve, cost: float) -> Floats | None:
     return np.asarray((1 - share) * curve.worth[at[upper - 1]] + share * curve.worth[at[upper]])
 
 
-def _along(main: Curve, other: Curve, seed: int) -> list[dict[str, Any]]:
+def along(main: Curve, other: Curve, seed: int) -> list[dict[str, Any]]:
     """The paired difference between two curves at equal prices, where both can be had."""
     low = max(min(p.cost for p in _points(curve)) for curve in (main, other))
     high = max(p.cost for curve in (main, other) for p in hull(_points(curve)))
     found = []
     for cost in np.unique(np.geomspace(max(low, high * 1e-3), max(high, low, 1e-9), GRID)):
-        ours, theirs = _mixture(main, cost), _mixture(other, cost)
+        ours, theirs = mixture(main, cost), mixture(other, cost)
         if ours is not None and theirs is not None:
             gap = ours - theirs
             found.append(

@@ -1,5 +1,7 @@
 """Recorded folders of a few classifiers or language models, and pools read from them."""
 
+import importlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from actors.board import Board
+from actors.routing.job import FoeJob
+from actors.steps.runner import Call, Done, Steps
+from cluster.session import Session
+from cluster.storage import Run
+from configs.schema.base import identity
 from configs.schema.foe import FoeConfig
 
 SERVICES = {"dear": (10.0, 0.85), "middle": (4.0, 0.75), "cheap": (0.5, 0.6)}
@@ -82,3 +90,30 @@ def config_of(folder: Path, **changes: Any) -> FoeConfig:
     return FoeConfig.model_validate(
         {"job": "foe", "experts": {"kind": "recorded", "path": str(folder)}, **changes}
     )
+
+
+class InPlace(Steps):
+    """Does steps in this process, one after the other: no Ray."""
+
+    def do(self, calls: Sequence[Call]) -> list[Done]:
+        done = []
+        for call in calls:
+            step = self.run.step(call.name, call.params)
+            if step.manifest is None:
+                module, _, name = call.function.partition(":")
+                step.commit(**getattr(importlib.import_module(module), name)(self.run, step, call.params))
+            done.append(Done(step.key, step.manifest or {}))
+        return done
+
+
+@pytest.fixture
+def fused(tmp_path) -> Callable[..., tuple[dict[str, Any], Run]]:
+    """Runs the job of a configuration in this process; its summary and its run."""
+
+    def run(config: FoeConfig, name: str = "run") -> tuple[dict[str, Any], Run]:
+        folder = Run.open(str(tmp_path / name), identity(config), {}, "0")
+        steps = InPlace(folder, lambda: False)
+        session = Session(local=False, cpus=0, gpus=0)
+        return FoeJob(config, session, folder, steps, Board()).run(), folder
+
+    return run
