@@ -16,11 +16,13 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
+from fusion.routing.expectations import Expectations, missed
 from fusion.routing.fitted import FittedLosses
-from fusion.routing.frugal import Expectations, Rules, Start, Walk, Walks, missed
+from fusion.routing.frugal import Rules, Start, Walk, Walks
 from fusion.routing.lookup import Lookup
-from fusion.routing.losses import KnnLosses, Loss, Stored, SubsetLosses
+from fusion.routing.losses import KnnLosses, Loss, SubsetLosses
 from fusion.routing.neighbours import Floats, Ints, Ties
+from fusion.routing.stored import Stored
 
 REFERENCE = {
     "m_neighbors": 10,
@@ -147,7 +149,7 @@ class _Frugal(BaseEstimator):
     ) -> list[Walks]:
         """Walks for each plan, chunk by chunk."""
         parts = []
-        size = max(1, CHUNK // (len(self.stored_) * self.stored_.experts))
+        size = max(1, CHUNK // len(self.stored_))
         for start in range(0, len(prices), size):
             rows = np.arange(start, min(len(prices), start + size))
             left_out = None if exclude is None else exclude[rows]

@@ -11,10 +11,12 @@ from itertools import combinations
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from fusion.routing.frugal import Expectations, Rules, Walk
+from fusion.routing.expectations import Expectations
+from fusion.routing.frugal import Rules, Walk
 from fusion.routing.lookup import Lookup
-from fusion.routing.losses import KnnLosses, Stored, Subset
+from fusion.routing.losses import KnnLosses
 from fusion.routing.neighbours import GRID
+from fusion.routing.stored import Stored, Subset
 
 ITEMS, EXPERTS, CLASSES = 10_000, 20, 100
 NEAR, VOTES = 10, 9
