@@ -80,12 +80,10 @@ class Expectations:
 
     def _tables(self, asked: Subset, plan: "Additions", items: Ints) -> Floats:
         """Losses (number of subsets, len(items)) at stored items."""
-        tables = [self.losses.at(asked, items)[None]]
-        if plan.single:
-            tables.append(self.losses.children(asked, plan.single, items))
-        deeper = plan.wider[1 + len(plan.single) :]
-        tables.extend(self.losses.at(subset, items)[None] for subset in deeper)
-        found = np.concatenate(tables)
+        found = self.losses.children(asked, plan.single, items)
+        deeper = plan.wider[len(plan.single) :]
+        if deeper:
+            found = np.concatenate([found, *(self.losses.at(subset, items)[None] for subset in deeper)])
         if not self.stored.chooses:
             return np.asarray(found[:, :, 0])
         each = zip(plan.wider, found, strict=True)
@@ -128,7 +126,7 @@ def missed(stored: Stored, subset: Subset, table: Floats, items: Ints, charges: 
 @dataclass(frozen=True)
 class Additions:
     """What may be asked after a subset: `wider` that subset and all that are looked at, `at` their places
-    among `width`, `single` the experts of those with one more."""
+    among `width`, `single` the experts of those with one more at most."""
 
     wider: tuple[Subset, ...]
     single: Subset
@@ -142,7 +140,7 @@ def additions_to(asked: Subset, experts: int, depth: int) -> Additions:
     added = [tuple(one) for some in additions(experts, depth) for one in some.tolist()]
     new = [(place, one) for place, one in enumerate(added, 1) if not set(one) & set(asked)]
     wider = (asked, *(tuple(sorted((*asked, *one))) for _, one in new))
-    single = tuple(one[0] for _, one in new if len(one) == 1)
+    single = (asked[-1], *(one[0] for _, one in new if len(one) == 1))
     return Additions(wider, single, np.array([0, *(place for place, _ in new)]), 1 + len(added))
 
 

@@ -36,8 +36,9 @@ class FittedLosses:
         return scores if self.stored.chooses else losses(scores, self.stored.values[rows], self.loss)[:, None]
 
     def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> Floats:
-        """The same (len(experts), len(rows), 1 or K) with one expert more, for each of `experts`."""
-        return np.stack([self.at(tuple(sorted((*subset, expert))), rows) for expert in experts])
+        """The same (len(experts), len(rows), 1 or K) with one expert more, for each of `experts`; one that is
+        in the subset adds nothing."""
+        return np.stack([self.at(tuple(sorted({*subset, expert})), rows) for expert in experts])
 
     def scores(
         self,

@@ -48,7 +48,8 @@ class SubsetLosses(Protocol):
         predicts."""
 
     def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> Floats:
-        """The same (len(experts), len(rows), 1 or K) with one expert more, for each of `experts`."""
+        """The same (len(experts), len(rows), 1 or K) with one expert more, for each of `experts`; one that is
+        in the subset adds nothing."""
 
     def scores(
         self, groups: Groups, near: Near, outputs: Callable[[Subset, Ints], Floats], exclude: Ints | None
@@ -84,7 +85,7 @@ class KnnLosses:
 
     def at(self, subset: Subset, rows: Ints) -> Floats:
         """What is known of the fuser on `subset` at stored items `rows`."""
-        return np.asarray(self._look(subset[:-1], [subset], subset[-1:], rows)[0])
+        return np.asarray(self._look(subset, [subset], subset[-1:], rows)[0])
 
     def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> Floats:
         """The same of the fusers on `subset` and one more expert."""
@@ -124,7 +125,7 @@ class KnnLosses:
         self._tables.add(subset, table)
 
     def _look(self, subset: Subset, wider: Sequence[Subset], experts: Sequence[int], rows: Ints) -> Floats:
-        """What is known (len(wider), len(rows), 1 or K) of `wider`, each of them `subset` and an expert."""
+        """What is known (len(wider), len(rows), 1 or K) of `wider`, each `subset` and one of `experts`."""
         places = self._tables.places(wider)[:, None]
         found = self._tables.data[places, rows]
         unknown = np.isnan(found[:, :, 0])
@@ -155,7 +156,7 @@ class KnnLosses:
                 here = np.flatnonzero((firsts[number] >= chunk[0]) & (firsts[number] <= chunk[-1]))
                 if len(here):
                     rows, place = np.unique(firsts[number][here], return_inverse=True)
-                    near, slack = _sum(base, between(expert))
+                    near, slack = base if base and expert in subset else _sum(base, between(expert))
                     own = np.searchsorted(chunk, rows)
                     if len(own) < len(chunk):
                         near, slack = near[own], slack[own]
@@ -219,4 +220,4 @@ def _sum(base: Rough | None, more: Rough) -> Rough:
 @lru_cache(1 << 14)
 def widened(subset: Subset, experts: Subset) -> tuple[Subset, ...]:
     """A subset and one expert more, for each of `experts`."""
-    return tuple(tuple(sorted((*subset, expert))) for expert in experts)
+    return tuple(tuple(sorted({*subset, expert})) for expert in experts)

@@ -73,10 +73,7 @@ def members(
     m = len(rough)
     rows, columns = candidates(rough, count, slack)
     values = rough[rows, columns]
-    sizes = np.bincount(rows, minlength=m)
-    table = np.full((m, max(count, int(sizes.max(initial=0)))), np.inf, np.float32)
-    table[rows, np.arange(len(rows)) - (np.cumsum(sizes) - sizes)[rows]] = values
-    last = np.partition(table, count - 1, axis=1)[:, count - 1]
+    last = _last(rows, values, count, m)
     near = values <= (last + slack)[rows]
     rows, columns, values = rows[near], columns[near], values[near]
     crowded = np.bincount(rows, minlength=m) > count
@@ -125,20 +122,12 @@ def candidates(
 
 
 def smallest(rows: Ints, columns: Ints, values: Floats, count: int, ties: Ties, m: int) -> NDArray[np.bool_]:
-    """Which are among the `count` smallest values of their row, one of m."""
+    """Which are among the `count` smallest values of their row, one of m; rows are in order."""
+    if ties == "inclusive":
+        return np.asarray(values <= _last(rows, values, count, m)[rows])
     order = np.lexsort((columns, values, rows))
-    by_row, by_value = rows[order], values[order]
-    sizes = np.bincount(rows, minlength=m)
-    starts = np.cumsum(sizes) - sizes
-    if ties == "lowest":
-        first = np.arange(len(rows)) - starts[by_row] < count
-    else:
-        last = np.full(m, np.inf)
-        full = sizes >= count
-        last[full] = by_value[starts[full] + count - 1]
-        first = by_value <= last[by_row]
     kept = np.zeros(len(rows), bool)
-    kept[order] = first
+    kept[order] = _places(rows, m) < count
     return kept
 
 
@@ -149,3 +138,17 @@ def ones(near: csr_array) -> csr_array:
 
 def _above(bound: NDArray[np.floating[Any]], slack: Floats | None) -> NDArray[np.floating[Any]]:
     return bound if slack is None else bound + slack
+
+
+def _last(rows: Ints, values: NDArray[np.floating[Any]], count: int, m: int) -> NDArray[np.floating[Any]]:
+    """The `count`-th smallest value (m,) of each row, infinite where there are fewer; rows are in order."""
+    places = _places(rows, m)
+    table = np.full((m, max(count, int(places.max(initial=0)) + 1)), np.inf, values.dtype)
+    table[rows, places] = values
+    return np.asarray(np.partition(table, count - 1, axis=1)[:, count - 1])
+
+
+def _places(rows: Ints, m: int) -> Ints:
+    """Places among those of the same row; rows are in order."""
+    sizes = np.bincount(rows, minlength=m)
+    return np.arange(len(rows)) - (np.cumsum(sizes) - sizes)[rows]

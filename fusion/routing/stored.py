@@ -17,6 +17,8 @@ FEW = 8
 """Up to so many requests, products with one vector at a time are faster than with a matrix."""
 SAMPLE = 2000
 """Items by which an expert is found to repeat its outputs."""
+SOME = 0.98
+"""Share of them that differ, at most, if it does."""
 Subset = tuple[int, ...]
 """Indices of experts, ascending."""
 
@@ -101,4 +103,4 @@ class Stored:
 
 
 def _repeats(block: Floats) -> bool:
-    return 2 * len(np.unique(block, axis=0)) <= len(block)
+    return len(np.unique(block, axis=0)) <= SOME * len(block)
