@@ -23,8 +23,8 @@ from actors.routing.pool import Pool
 from cluster.storage import Run, Step, Storage, StorageError, bytes_digest, digest
 from configs.schema.foe import Policy
 from fusion.routing import fusers
-from fusion.routing.losses import Subset
 from fusion.routing.policy import FrugalPolicy, FrugalRouter
+from fusion.routing.stored import Subset
 
 FORMAT = 1
 MANIFEST, ITEMS, STORED, TABLES, SUBSETS = (

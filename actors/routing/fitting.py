@@ -18,8 +18,9 @@ from cluster.storage import Run, Step, Storage
 from configs.schema.foe import Policy
 from fusion.routing import fusers
 from fusion.routing.frugal import Walks
-from fusion.routing.losses import KnnLosses, Stored, Subset
+from fusion.routing.losses import KnnLosses
 from fusion.routing.policy import FrugalPolicy, FrugalRouter
+from fusion.routing.stored import Stored, Subset
 
 CANDIDATES = (5, 9, 15, 25, 51)
 TUNED_ON = 2000

@@ -22,7 +22,8 @@ from fusion.routing import baselines
 from fusion.routing.cascade import Cascade, Trust
 from fusion.routing.frugalml import FrugalML
 from fusion.routing.knn import KnnFuser
-from fusion.routing.losses import KnnLosses, Stored
+from fusion.routing.losses import KnnLosses
+from fusion.routing.stored import Stored
 
 DRAWS = 10
 CHOSEN_ON = 2000

@@ -12,8 +12,8 @@ from actors.routing.pool import Pool
 from cluster.storage import Run, Step
 from configs.schema.foe import Unseen
 from fusion.routing.lookup import Lookup
-from fusion.routing.losses import Stored
 from fusion.routing.neighbours import GRID
+from fusion.routing.stored import Stored
 
 MOST = 2000
 POINTS = 60

@@ -11,8 +11,9 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.model_selection import KFold
 
-from fusion.routing.losses import Loss, Near, Stored, Subset, losses
+from fusion.routing.losses import Groups, Loss, Near, losses
 from fusion.routing.neighbours import Floats, Ints
+from fusion.routing.stored import Stored, Subset
 
 
 class FittedLosses:
@@ -52,15 +53,27 @@ class FittedLosses:
         scores = self._left_out(subset)[rows]
         return scores if self.stored.chooses else losses(scores, self.stored.values[rows], self.loss)[:, None]
 
-    def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> list[Floats]:
-        """The same with one expert more, for each of `experts`."""
-        return [self.at(tuple(sorted((*subset, expert))), rows) for expert in experts]
+    def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> Floats:
+        """The same (len(experts), len(rows), 1 or K) with one expert more, for each of `experts`; one that is
+        in the subset adds nothing."""
+        return np.stack([self.at(tuple(sorted({*subset, expert})), rows) for expert in experts])
 
-    def scores(self, subset: Subset, near: Near, outputs: Floats, items: Ints | None) -> Floats:  # noqa: ARG002
-        """Scores (m, A) of the fuser on `subset` for requests with outputs (m, d_S)."""
-        if items is not None:
-            return self._left_out(subset)[items]
-        return self.predict(self._model(subset), outputs)
+    def scores(
+        self,
+        groups: Groups,
+        near: Near,  # noqa: ARG002
+        outputs: Callable[[Subset, Ints], Floats],
+        exclude: Ints | None,
+    ) -> Floats:
+        """Scores (m, A), group after group, of the fusers on the experts that requests have asked."""
+        found, start = [], 0
+        for subset, rows in groups.items():
+            if exclude is not None:
+                found.append(self._left_out(subset)[exclude[start : start + len(rows)]])
+            else:
+                found.append(self.predict(self._model(subset), outputs(subset, rows)))
+            start += len(rows)
+        return np.concatenate(found)
 
     def _model(self, subset: Subset) -> Any:  # noqa: ANN401
         if subset not in self._models:

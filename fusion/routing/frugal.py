@@ -1,23 +1,22 @@
 """FrugalFoE (section 4 of the paper): ask one expert after another while the gain is worth its price.
 
-For a request x of which the outputs of the experts S are known, the M stored items nearest in those outputs
-stand for it: the expected loss of any wider S' is the mean of its stored losses there (eq. 4.4). The next
-expert is the one with the lowest expected loss plus rate x cost; the walk stops when nobody lowers it. As
-stored losses do not depend on prices, one `Expectations` serves every rate, budget and choice of experts.
+Around a request x, of which the outputs of the experts S are known, `Expectations` gives the expected loss of
+any wider S'. The next expert is the one with the lowest expected loss plus rate x cost; the walk stops when
+nobody lowers it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
-from fusion.routing.lookup import Lookup
-from fusion.routing.losses import Stored, Subset, SubsetLosses
-from fusion.routing.neighbours import GRID, Floats, Ints, Ties
+from fusion.routing.expectations import Expectations, additions, members
+from fusion.routing.losses import Groups, widened
+from fusion.routing.neighbours import Floats, Ints
+from fusion.routing.stored import Subset
 
 TOLERANCE = 1e-6
 """Differences of expected losses up to this are none: 0.3 - 0.2 is not 0.1 in floating point."""
@@ -63,83 +62,6 @@ class Walks:
         return np.asarray((self.order >= 0).sum(axis=1))
 
 
-class Expectations:
-    """What the stored items say about a chunk of requests, each number computed once.
-
-    Where experts are chosen, `charges` (K,) are the losses that their calls are worth, which an answer adds
-    that was not asked for before.
-    """
-
-    def __init__(
-        self,
-        lookup: Lookup,
-        losses: SubsetLosses,
-        *,
-        neighbours: int = 30,
-        ties: Ties = "inclusive",
-        charges: Floats,
-    ) -> None:
-        self.lookup, self.losses, self.stored = lookup, losses, lookup.stored
-        self.neighbours, self.ties, self.charges = neighbours, ties, charges
-        self._expected: dict[tuple[Subset, Subset], Floats] = {}
-
-    def expect(self, asked: Subset, wider: Sequence[Subset], rows: Ints) -> Floats:
-        """Expected losses (len(wider), len(rows)) of the fusers on `wider`, given the outputs of `asked`."""
-        missing = self._missing(asked, wider, rows)
-        if len(missing):
-            near = self.lookup.near(asked, missing, self.neighbours, self.ties)
-            items, columns = np.unique(near.indices, return_inverse=True)
-            ones = np.ones(len(columns))
-            near = csr_array((ones, columns, near.indptr), shape=(len(missing), len(items)))
-            count = np.maximum(near.sum(axis=1), 1)
-            for subset, table in zip(wider, self._tables(asked, wider, items.astype(np.intp)), strict=True):
-                self._expected[asked, subset][missing] = (near @ table) / count
-        return np.stack([self._expected[asked, subset][rows] for subset in wider])
-
-    def _tables(self, asked: Subset, wider: Sequence[Subset], items: Ints) -> Iterator[Floats]:
-        added = {subset: tuple(set(subset) - set(asked)) for subset in wider}
-        single = [subset for subset in wider if len(added[subset]) == 1]
-        tables = self.losses.children(asked, [added[s][0] for s in single], items)
-        found = dict(zip(single, tables, strict=True))
-        for subset in wider:
-            table = found[subset] if subset in found else self.losses.at(subset, items)
-            yield missed(self.stored, subset, table, items, self.charges)
-
-    def _missing(self, asked: Subset, wider: Sequence[Subset], rows: Ints) -> Ints:
-        unknown = np.zeros(len(rows), bool)
-        for subset in wider:
-            if (asked, subset) not in self._expected:
-                self._expected[asked, subset] = np.full(self.lookup.size, np.nan)
-            unknown |= np.isnan(self._expected[asked, subset][rows])
-        return rows[unknown]
-
-    def scores(self, asked: Subset, rows: Ints) -> tuple[Floats, Floats]:
-        """Scores (len(rows), A) of the fuser on the experts asked, and mean squared distances (len(rows),) to
-        the nearest stored items."""
-
-        def near(count: int, ties: Ties) -> csr_array:
-            return self.lookup.near(asked, rows, count, ties)
-
-        around = near(self.neighbours, self.ties)
-        distance = around.sum(axis=1) / np.maximum(np.diff(around.indptr), 1) / GRID
-        items = None if self.lookup.exclude is None else self.lookup.exclude[rows]
-        return self.losses.scores(asked, near, self.lookup.outputs(asked, rows), items), distance
-
-
-def missed(stored: Stored, subset: Subset, table: Floats, items: Ints, charges: Floats) -> Floats:
-    """Losses (len(items),) at stored items of the fuser on `subset`, of which (len(items), 1 or K) is known.
-
-    Where experts are chosen: what the choice by predicted quality less charges misses, and its charge.
-    """
-    if not stored.chooses:
-        return table[:, 0]
-    extra = charges[: stored.values.shape[1]].copy()
-    extra[[expert for expert in subset if expert < len(extra)]] = 0
-    chosen = (table - extra).argmax(axis=1)
-    values = stored.values[items]
-    return np.asarray(values.max(axis=1) - values[np.arange(len(items)), chosen] + extra[chosen])
-
-
 class Walk:
     """Asks about every request of a chunk until it does not pay any more.
 
@@ -158,6 +80,7 @@ class Walk:
         m, k = prices.shape
         self.seen, self.rules, self.prices, self.starts, self.allowed = seen, rules, prices, starts, allowed
         self.spent, self.distance = np.zeros(m), np.zeros(m)
+        self.asked = np.zeros((m, k), bool)
         self.order = np.full((m, k), -1, np.intp)
         self.current, self.best = np.full((m, k), np.nan), np.full((m, k), np.nan)
         self.reasons = np.full(m, "", "U11")
@@ -166,17 +89,14 @@ class Walk:
 
     def run(self) -> Walks:
         """Walk to the end."""
-        frontier = self._ask((), np.arange(len(self.spent)), self._first())
-        while frontier:
-            following: dict[Subset, list[Ints]] = {}
-            for asked, rows in frontier.items():
-                chosen = self.decide(asked, rows)
-                self._answer(asked, rows[chosen < 0])
-                for wider, more in self._ask(asked, rows[chosen >= 0], chosen[chosen >= 0]).items():
-                    following.setdefault(wider, []).append(more)
-            frontier = {asked: np.sort(np.concatenate(parts)) for asked, parts in following.items()}
+        rows = np.arange(len(self.spent))
+        groups = self._ask({(): rows}, self._first())
+        last: dict[int, Subset] = {}
+        while groups:
+            last.update((row, asked) for asked, some in groups.items() for row in some.tolist())
+            groups = self._ask(groups, self.decide(groups))
+        self._answer(last)
         if self.seen.stored.chooses:
-            rows = np.arange(len(self.answers))
             called = (self.order == self.answers[:, None]).any(axis=1)
             self.spent += np.where(called, 0, self.prices[rows, self.answers])
         return Walks(
@@ -190,48 +110,56 @@ class Walk:
             distance=self.distance,
         )
 
-    def decide(self, asked: Subset, rows: Ints) -> Ints:
-        """The expert to ask next for each of `rows`, all of which have asked `asked`; -1 to stop."""
-        rules, step = self.rules, len(asked) - 1
-        open_ = self.allowed[rows].copy()
-        open_[:, list(asked)] = False
+    def decide(self, groups: Groups) -> Ints:
+        """The expert to ask next (r,) for each request, group after group, all of which have asked equally
+        many; -1 to stop."""
+        rules, asked = self.rules, len(next(iter(groups)))
+        rows = np.concatenate(list(groups.values()))
+        open_ = self.allowed[rows] & ~self.asked[rows]
         payable = open_ & (self.spent[rows, None] + self.prices[rows] <= rules.budget + TOLERANCE)
-        chosen = np.full(len(rows), -1, np.intp)
-        everyone = len(asked) == self.seen.stored.experts
-        full = rules.max_experts is not None and len(asked) >= rules.max_experts
-        reasons = np.where(payable.any(axis=1), GAIN, np.where(open_.any(axis=1), BUDGET, UNAVAILABLE))
+        everyone = asked == self.seen.stored.experts
+        full = rules.max_experts is not None and asked >= rules.max_experts
+        free = payable.any(axis=1)
+        reasons = np.where(free, GAIN, np.where(open_.any(axis=1), BUDGET, UNAVAILABLE))
         self.reasons[rows] = ALL if everyone else LIMIT if full else reasons
-        current = self.seen.expect(asked, [asked], rows)[0]
-        self.current[rows, step] = current
-        free = np.flatnonzero(payable.any(axis=1))
-        if everyone or full or not len(free):
+        free &= not full
+        ends = np.cumsum([0, *map(len, groups.values())]).tolist()
+        depth = min(rules.lookahead, self.seen.stored.experts - asked)
+        depths = [depth if free[a:b].any() else 0 for a, b in pairwise(ends)]
+        expected = self.seen.expect(groups, depths)
+        current = np.concatenate([some[:, 0] for some in expected])
+        self.current[rows, asked - 1] = current
+        chosen = np.full(len(rows), -1, np.intp)
+        if not free.any():
             return chosen
-        best, choice = self._best(asked, rows[free], payable[free])
-        self.best[rows[free], step] = best
-        gain = current[free] - best
+        further = np.concatenate([some[:, 1:] for some, d in zip(expected, depths, strict=True) if d])
+        looked = np.repeat(np.array(depths) > 0, np.diff(ends))
+        best, choice = self._best(rows[free], further[free[looked]], payable[free], depth)
+        self.best[rows[free], asked - 1] = best
         costs_nothing = rules.rate * self.prices[rows[free], choice] == 0
         least = np.where(costs_nothing & (not rules.continue_on_tie), TOLERANCE, -TOLERANCE)
-        goes_on = (gain > least) | (len(asked) < rules.min_experts)
-        chosen[free[goes_on]] = choice[goes_on]
+        goes_on = (current[free] - best > least) | (asked < rules.min_experts)
+        chosen[free] = np.where(goes_on, choice, -1)
         return chosen
 
-    def _best(self, asked: Subset, rows: Ints, payable: NDArray[np.bool_]) -> tuple[Floats, Ints]:
+    def _best(
+        self, rows: Ints, expected: Floats, payable: NDArray[np.bool_], depth: int
+    ) -> tuple[Floats, Ints]:
         """The lowest penalised loss after asking further (r,), and whom to ask for it first."""
-        left = [expert for expert in range(self.seen.stored.experts) if expert not in asked]
-        depth = min(self.rules.lookahead, len(left))
-        more = [added for size in range(1, depth + 1) for added in combinations(left, size)]
-        wider = [tuple(sorted((*asked, *added))) for added in more]
-        expected = self.seen.expect(asked, wider, rows)
-        for number, added in enumerate(more):
-            price = self.prices[rows][:, list(added)].sum(axis=1)
-            within = self.spent[rows] + price <= self.rules.budget + TOLERANCE
-            expected[number] += self.rules.rate * price
-            expected[number, ~(payable[:, list(added)].all(axis=1) & within)] = np.inf
-        winner = expected.argmin(axis=0)
-        single = expected[: len(left)]
-        members = np.array([[expert in added for expert in left] for added in more]).T
-        first = np.where(members[:, winner], single, np.inf).argmin(axis=0)
-        return expected.min(axis=0), np.array(left, np.intp)[first]
+        experts = payable.shape[1]
+        prices, start = self.prices[rows], 0
+        for added in additions(experts, depth):
+            price = prices[:, added].sum(axis=2)
+            within = self.spent[rows, None] + price <= self.rules.budget + TOLERANCE
+            part = expected[:, start : start + len(added)]
+            part += self.rules.rate * price
+            part[~(payable[:, added].all(axis=2) & within)] = np.inf
+            start += len(added)
+        winner = expected.argmin(axis=1)
+        first = winner.copy()
+        if depth > 1:
+            first = np.where(members(experts, depth)[winner], expected[:, :experts], np.inf).argmin(axis=1)
+        return expected[np.arange(len(rows)), winner], first
 
     def _first(self) -> Ints:
         can = self.allowed & (self.prices <= self.rules.budget + TOLERANCE)
@@ -240,26 +168,32 @@ class Walk:
         preferred = np.asarray(self.starts)
         return np.asarray(preferred[can[:, preferred].argmax(axis=1)])
 
-    def _ask(self, asked: Subset, rows: Ints, experts: Ints) -> dict[Subset, Ints]:
-        following = {}
-        for expert in map(int, np.unique(experts)):
-            more = rows[experts == expert]
-            self.seen.lookup.observe(expert, more)
-            self.order[more, len(asked)] = expert
-            self.spent[more] += self.prices[more, expert]
-            following[tuple(sorted((*asked, expert)))] = more
-        return following
+    def _ask(self, groups: Groups, chosen: Ints) -> Groups:
+        """Ask for all requests that go on, and put those together that have now asked the same."""
+        rows = np.concatenate(list(groups.values()))
+        on = chosen >= 0
+        for expert in np.unique(chosen[on]).tolist():
+            self.seen.lookup.observe(expert, np.sort(rows[chosen == expert]))
+        self.order[rows[on], self.asked[rows[on]].sum(axis=1)] = chosen[on]
+        self.spent[rows[on]] += self.prices[rows[on], chosen[on]]
+        self.asked[rows[on], chosen[on]] = True
+        following: dict[Subset, list[int]] = {}
+        before = [asked for asked, some in groups.items() for _ in some]
+        for asked, row, expert in zip(before, rows.tolist(), chosen.tolist(), strict=True):
+            if expert >= 0:
+                following.setdefault(widened(asked, (expert,))[0], []).append(row)
+        return {asked: np.array(some) for asked, some in following.items()}
 
-    def _answer(self, asked: Subset, rows: Ints) -> None:
-        if not len(rows):
-            return
-        scores, self.distance[rows] = self.seen.scores(asked, rows)
+    def _answer(self, last: dict[int, Subset]) -> None:
+        groups: dict[Subset, list[int]] = {}
+        for row, asked in last.items():
+            groups.setdefault(asked, []).append(row)
+        rows = np.concatenate([np.array(some) for some in groups.values()])
+        scores, self.distance[rows] = self.seen.scores({a: np.array(some) for a, some in groups.items()})
         self.scores[rows] = scores
         if self.seen.stored.chooses:
-            prices = self.prices[rows].copy()
-            prices[:, list(asked)] = 0
+            prices = np.where(self.asked[rows], 0, self.prices[rows])
             can = self.allowed[rows] & (self.spent[rows, None] + prices <= self.rules.budget + TOLERANCE)
-            can[:, list(asked)] = True
-            prices, can = prices[:, : scores.shape[1]], can[:, : scores.shape[1]]
+            prices, can = prices[:, : scores.shape[1]], (can | self.asked[rows])[:, : scores.shape[1]]
             scores = np.where(can, scores - self.rules.rate * prices, -np.inf)
         self.answers[rows] = scores.argmax(axis=1)

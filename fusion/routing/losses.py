@@ -8,53 +8,24 @@ depends on prices too. The expected loss of any S at a new request is then a mea
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
-from fusion.routing.neighbours import Floats, Ints, Ties, block_distances, nearest, ones, row_chunks
+from fusion.routing.neighbours import Floats, Ints, Singles, Ties, members, pair_distances, row_chunks
+from fusion.routing.stored import Stored, Subset
+from fusion.routing.tables import Tables
 
 Loss = Literal["zero_one", "soft"]
-Subset = tuple[int, ...]
-"""Indices of experts, ascending."""
-Near = Callable[[int, Ties], csr_array]
-"""So many nearest stored items of each of m requests, as a sparse matrix (m, n)."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Stored outputs of K experts on n labelled items: `blocks` K arrays (n, d_k), `values` (n, A) what each
-    answer is worth on each item. Where `chooses`, answer a means: give the response of expert a; blocks
-    behind those of the A experts are contexts, what is known of an item without asking anybody."""
-
-    blocks: tuple[Floats, ...]
-    values: Floats
-    chooses: bool = False
-    single: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...] = field(init=False, repr=False)
-    """Blocks (d_k, n) and their squared norms (n,) in float32."""
-
-    def __post_init__(self) -> None:
-        if not self.blocks:
-            raise ValueError("at least one expert is needed")
-        if any(len(block) != len(self.values) for block in self.blocks):
-            raise ValueError("every expert needs one output for each item")
-        if self.chooses and self.values.shape[1] > len(self.blocks):
-            raise ValueError("choosing an expert needs one quality per expert and item")
-
-        columns = [np.ascontiguousarray(block.T, np.float32) for block in self.blocks]
-        norms = [np.einsum("ij,ij->j", c, c) for c in columns]
-        object.__setattr__(self, "single", tuple(zip(columns, norms, strict=True)))
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    @property
-    def experts(self) -> int:
-        """K, contexts included."""
-        return len(self.blocks)
+Near = Callable[[int, Ties], tuple[Ints, Ints]]
+"""Rows, in order, and columns of so many nearest stored items of each of m requests."""
+Groups = dict[Subset, Ints]
+"""Requests that have asked the same experts."""
+MEMORY = 1 << 28
+"""Bytes of tables that are kept besides those that were built ahead."""
+Rough = tuple[Singles, Floats]
+"""Rough distances (m, n), and how far off they may be (m,)."""
 
 
 def losses(scores: Floats, values: Floats, kind: Loss) -> Floats:
@@ -76,19 +47,24 @@ class SubsetLosses(Protocol):
         """Losses (len(rows), 1) of the fuser on `subset` at stored items, or qualities (len(rows), K) that it
         predicts."""
 
-    def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> list[Floats]:
-        """The same with one expert more, for each of `experts`."""
+    def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> Floats:
+        """The same (len(experts), len(rows), 1 or K) with one expert more, for each of `experts`; one that is
+        in the subset adds nothing."""
 
-    def scores(self, subset: Subset, near: Near, outputs: Floats, items: Ints | None) -> Floats:
-        """Scores (m, A) of the fuser on `subset` for requests with outputs (m, d_S), whose `count` nearest
-        items `near(count, ties)` finds; `items` (m,) are the stored items that the requests are, if so."""
+    def scores(
+        self, groups: Groups, near: Near, outputs: Callable[[Subset, Ints], Floats], exclude: Ints | None
+    ) -> Floats:
+        """Scores (m, A), group after group, of the fusers on the experts that requests have asked. The
+        `count` nearest items of all are `near(count, ties)`, the outputs of some (len(rows), d_S)
+        `outputs(subset, rows)`; `exclude` are the stored items that the requests are, if so."""
 
 
 class KnnLosses:
     """Losses of nearest-neighbour fusers, kept once computed; needs no training, so any subset will do.
 
     `leave_one_out` keeps a stored item out of its own neighbourhood. Rows that were never asked for are not
-    computed; `build` computes whole tables, and `add` takes over those that others built.
+    computed; `build` computes whole tables, and `add` takes over those that others built. Of other tables
+    those used last are kept, `memory` bytes at most.
     """
 
     def __init__(
@@ -99,101 +75,153 @@ class KnnLosses:
         loss: Loss = "soft",
         leave_one_out: bool = True,
         ties: Ties = "inclusive",
+        memory: int = MEMORY,
     ) -> None:
         self.stored, self.neighbours, self.loss = stored, neighbours, loss
         self.leave_one_out, self.ties = leave_one_out, ties
-        self._tables: dict[Subset, NDArray[np.float32]] = {}
+        self._tables = Tables(len(stored), stored.values.shape[1] if stored.chooses else 1, memory)
+        self._first: dict[Subset, Ints] = {}
+        self._itself = np.arange(len(stored))
 
     def at(self, subset: Subset, rows: Ints) -> Floats:
         """What is known of the fuser on `subset` at stored items `rows`."""
-        missing = self._missing(subset, rows)
-        for part in row_chunks(len(missing), len(self.stored)):
-            self._fill(subset, missing[part], total(self.between(missing[part]), subset))
-        return self._take(subset, rows)
+        return np.asarray(self._look(subset, [subset], subset[-1:], rows)[0])
 
-    def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> list[Floats]:
+    def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> Floats:
         """The same of the fusers on `subset` and one more expert."""
-        wider = [tuple(sorted((*subset, expert))) for expert in experts]
-        missing = [self._missing(child, rows) for child in wider]
-        needed = np.unique(np.concatenate([*missing, np.empty(0, np.intp)]).astype(np.intp))
-        for part in row_chunks(len(needed), len(self.stored)):
-            chunk = needed[part]
-            distances = self.between(chunk)
-            start = total(distances, subset) if subset else 0.0
-            for child, expert, wanted in zip(wider, experts, missing, strict=True):
-                if len(wanted):
-                    here = np.isin(chunk, wanted, assume_unique=True)
-                    self._fill(child, chunk[here], (start + distances(expert))[here])
-        return [self._take(child, rows) for child in wider]
+        return self._look(subset, widened(subset, tuple(experts)), experts, rows)
 
-    def scores(self, subset: Subset, near: Near, outputs: Floats, items: Ints | None) -> Floats:  # noqa: ARG002
+    def scores(
+        self,
+        groups: Groups,
+        near: Near,
+        outputs: Callable[[Subset, Ints], Floats],  # noqa: ARG002
+        exclude: Ints | None,  # noqa: ARG002
+    ) -> Floats:
         """Mean worth (m, A) of each answer among the nearest stored items of requests."""
-        found = ones(near(self.neighbours, self.ties))
-        return np.asarray((found @ self.stored.values) / np.maximum(found.sum(axis=1), 1)[:, None])
+        m = sum(map(len, groups.values()))
+        rows, items = near(self.neighbours, self.ties)
+        count = np.bincount(rows, minlength=m)
+        return np.asarray(self.stored.sums(rows, items, m) / np.maximum(count, 1)[:, None])
 
-    def build(self, subsets: Sequence[Subset], rows: Ints) -> NDArray[np.float32]:
+    def build(self, subsets: Sequence[Subset], rows: Ints) -> Singles:
         """Parts of tables (len(subsets), len(rows), 1 or K); sorted subsets are fastest, as each takes the
         sums of the one that it extends."""
-        found = np.empty((len(subsets), len(rows), self._width), np.float32)
+        found = np.empty((len(subsets), len(rows), self._tables.data.shape[2]), np.float32)
         for part in row_chunks(len(rows), len(self.stored)):
-            distances = self.between(rows[part])
-            sums: list[tuple[Subset, Floats]] = []
+            between = self._between(rows[part])
+            sums: list[tuple[Subset, Rough]] = []
             for number, subset in enumerate(subsets):
                 while sums and sums[-1][0] != subset[: len(sums[-1][0])]:
                     sums.pop()
                 for expert in subset[len(sums) :]:
-                    known, summed = sums[-1] if sums else ((), 0.0)
-                    sums.append(((*known, expert), summed + distances(expert)))
-                found[number, part] = self._judge(rows[part], sums[-1][1])
+                    known = sums[-1] if sums else ((), None)
+                    sums.append(((*known[0], expert), _sum(known[1], between(expert))))
+                found[number, part] = self._judge(subset, rows[part], sums[-1][1])
         return found
 
-    def add(self, subset: Subset, table: NDArray[np.float32]) -> None:
+    def add(self, subset: Subset, table: Singles) -> None:
         """Take over a whole table (n, 1 or K)."""
-        self._tables[subset] = table
+        self._tables.add(subset, table)
 
-    def complete(self) -> dict[Subset, NDArray[np.float32]]:
-        """Tables (n, 1 or K) that lack no row."""
-        return {s: table for s, table in sorted(self._tables.items()) if not np.isnan(table).any()}
+    def complete(self) -> dict[Subset, Singles]:
+        """Tables (n, 1 or K) that were added whole."""
+        return self._tables.added()
 
-    def between(self, rows: Ints) -> Callable[[int], Floats]:
-        """Distances of stored items `rows` to all, by expert, each computed when first asked for."""
-        blocks, known = self.stored.blocks, dict[int, Floats]()
+    def _look(self, subset: Subset, wider: Sequence[Subset], experts: Sequence[int], rows: Ints) -> Floats:
+        """What is known (len(wider), len(rows), 1 or K) of `wider`, each `subset` and one of `experts`."""
+        places = self._tables.places(wider)[:, None]
+        found = self._tables.data[places, rows]
+        unknown = np.isnan(found[:, :, 0])
+        if unknown.any():
+            self._fill(subset, wider, experts, places[:, 0], [np.unique(rows[new]) for new in unknown])
+            found = self._tables.data[places, rows]
+        self._tables.forget()
+        return found.astype(np.float64)
 
-        def distances(expert: int) -> Floats:
+    def _fill(
+        self,
+        subset: Subset,
+        wider: Sequence[Subset],
+        experts: Sequence[int],
+        places: Ints,
+        missing: Sequence[Ints],
+    ) -> None:
+        """Compute tables at `places` of `wider` where they are `missing`."""
+        firsts = [self._alike(child)[rows] for child, rows in zip(wider, missing, strict=True)]
+        needed = np.unique(np.concatenate(firsts))
+        for part in row_chunks(len(needed), len(self.stored)):
+            chunk = needed[part]
+            between = self._between(chunk)
+            base = None
+            for known in subset:
+                base = _sum(base, between(known))
+            for number, expert in enumerate(experts):
+                here = np.flatnonzero((firsts[number] >= chunk[0]) & (firsts[number] <= chunk[-1]))
+                if len(here):
+                    rows, place = np.unique(firsts[number][here], return_inverse=True)
+                    near, slack = base if base and expert in subset else _sum(base, between(expert))
+                    own = np.searchsorted(chunk, rows)
+                    if len(own) < len(chunk):
+                        near, slack = near[own], slack[own]
+                    lost = self._judge(wider[number], rows, (near, slack), missing[number][here], place)
+                    self._tables.data[places[number], missing[number][here]] = lost
+
+    def _judge(
+        self, subset: Subset, rows: Ints, rough: Rough, alike: Ints | None = None, place: Ints | None = None
+    ) -> Floats:
+        """What is kept (len(rows), 1 or K) of the fuser on `subset` at stored items, or at those `alike`, of
+        which each has the outputs of the one at its `place` in `rows`."""
+
+        def measure(at: Ints, items: Ints) -> Floats:
+            blocks, own = self.stored.blocks, rows[at]
+            pairs = [pair_distances(blocks[e][own], blocks[e][items]) for e in subset]
+            return np.asarray(np.sum(pairs, axis=0))
+
+        values, (near, slack) = self.stored.values, rough
+        at, items = members(near, 2 * slack, self.neighbours, self.ties, measure)
+        scores = self.stored.sums(at, items, len(rows))
+        count = np.bincount(at, minlength=len(rows))
+        if alike is None or place is None:
+            alike = rows
+        else:
+            scores, count = scores[place], count[place]
+            if self.leave_one_out:
+                scores += values[rows[place]] - values[alike]
+        if self.stored.chooses:
+            return np.asarray(scores / np.maximum(count, 1)[:, None])
+        return losses(scores, values[alike], self.loss)[:, None]
+
+    def _alike(self, subset: Subset) -> Ints:
+        """For each stored item the first (n,) that has the same outputs, if those are often the same."""
+        if subset not in self._first:
+            kinds = [kind for expert in subset if (kind := self.stored.kinds[expert]) is not None]
+            if self.ties == "lowest" or len(kinds) < len(subset):
+                return self._itself
+            _, first, place = np.unique(np.stack(kinds), axis=1, return_index=True, return_inverse=True)
+            self._first[subset] = first[place.ravel()]
+        return self._first[subset]
+
+    def _between(self, rows: Ints) -> Callable[[int], Rough]:
+        """Rough distances of stored items `rows` to all, by expert, each computed when first asked for."""
+        known = dict[int, Rough]()
+
+        def between(expert: int) -> Rough:
             if expert not in known:
-                known[expert] = block_distances(blocks[expert][rows], blocks[expert])
+                near, slack = self.stored.rough(expert, self.stored.blocks[expert][rows])
+                if self.leave_one_out:
+                    near[np.arange(len(rows)), rows] = np.inf
+                known[expert] = near, slack
             return known[expert]
 
-        return distances
-
-    @property
-    def _width(self) -> int:
-        return self.stored.experts if self.stored.chooses else 1
-
-    def _missing(self, subset: Subset, rows: Ints) -> Ints:
-        if subset not in self._tables:
-            self._tables[subset] = np.full((len(self.stored), self._width), np.nan, np.float32)
-        return np.unique(rows[np.isnan(self._tables[subset][rows, 0])])
-
-    def _take(self, subset: Subset, rows: Ints) -> Floats:
-        return self._tables[subset][rows].astype(np.float64)
-
-    def _fill(self, subset: Subset, rows: Ints, distances: Floats) -> None:
-        self._tables[subset][rows] = self._judge(rows, distances)
-
-    def _judge(self, rows: Ints, distances: Floats) -> Floats:
-        if self.leave_one_out:
-            distances[np.arange(len(rows)), rows] = np.inf
-        near = ones(nearest(distances, self.neighbours, self.ties))
-        scores = np.asarray(near @ self.stored.values)
-        if self.stored.chooses:
-            return np.asarray(scores / np.maximum(near.sum(axis=1), 1)[:, None])
-        return losses(scores, self.stored.values[rows], self.loss)[:, None]
+        return between
 
 
-def total(distances: Callable[[int], Floats], subset: Subset) -> Floats:
-    """Distances over the outputs of a subset that is not empty."""
-    summed = distances(subset[0]).copy()
-    for expert in subset[1:]:
-        summed += distances(expert)
-    return summed
+def _sum(base: Rough | None, more: Rough) -> Rough:
+    return more if base is None else (base[0] + more[0], base[1] + more[1])
+
+
+@lru_cache(1 << 14)
+def widened(subset: Subset, experts: Subset) -> tuple[Subset, ...]:
+    """A subset and one expert more, for each of `experts`."""
+    return tuple(tuple(sorted({*subset, expert})) for expert in experts)

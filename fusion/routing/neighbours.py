@@ -6,7 +6,7 @@ billionths and kept as float64: below 2^53 such sums are exact, hence the same i
 asked, and outputs that are equal are exactly as far away, which tie-inclusive neighbourhoods need.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 Ints = NDArray[np.intp]
 Ties = Literal["inclusive", "lowest"]
 GRID = 1e9
 """Distances are whole multiples of 1 / GRID."""
 CHUNK = 1 << 19
-"""Distances held at a time by functions that walk over rows: 4 MB, what a core's cache keeps near."""
+"""Distances held at a time by functions that walk over rows: what stays near a core."""
 GROUP = 32
 
 
@@ -34,6 +35,13 @@ def block_distances(a: Floats, b: Floats) -> Floats:
     return np.rint(distances, out=distances)
 
 
+def pair_distances(a: Floats, b: Floats) -> Floats:
+    """Squared Euclidean distances (p,) between rows of the same place of a and b (p, d), in whole billionths,
+    from their differences."""
+    gap = a - b
+    return np.asarray(np.rint(np.einsum("ij,ij->i", gap, gap) * GRID))
+
+
 def row_chunks(rows: int, columns: int) -> Iterator[slice]:
     """Slices over `rows` rows of `columns` numbers that are worked on together."""
     size = max(1, CHUNK // max(1, columns))
@@ -46,62 +54,81 @@ def nearest(distances: Floats, count: int, ties: Ties = "inclusive") -> csr_arra
 
     `inclusive` takes everyone as near as the last one, `lowest` cuts equal distances by lowest column.
     """
-    rows, columns = candidates(distances, count)
     m, n = distances.shape
-    return select(rows, columns, distances[rows, columns], count, ties, (m, n))
+    rows, columns = candidates(distances, count)
+    values = distances[rows, columns]
+    kept = smallest(rows, columns, values, count, ties, m)
+    ends = np.concatenate([[0], np.cumsum(np.bincount(rows[kept], minlength=m))])
+    return csr_array((values[kept], columns[kept], ends), shape=(m, n))
+
+
+def members(
+    rough: Singles, slack: Floats, count: int, ties: Ties, measure: Callable[[Ints, Ints], Floats]
+) -> tuple[Ints, Ints]:
+    """Rows and columns of the `count` nearest of each row, ordered; rough distances (m, n) suffice.
+
+    Two rough distances of a row whose difference is beyond `slack` (m,) are in the right order. Others are
+    measured, `measure(rows, columns)` giving whole billionths, where it matters.
+    """
+    m = len(rough)
+    rows, columns = candidates(rough, count, slack)
+    values = rough[rows, columns]
+    last = _last(rows, values, count, m)
+    near = values <= (last + slack)[rows]
+    rows, columns, values = rows[near], columns[near], values[near]
+    crowded = np.bincount(rows, minlength=m) > count
+    if not crowded.any():
+        return rows, columns
+    unsure = crowded[rows] & (values >= (last - slack)[rows])
+    exact = np.full(len(rows), -1.0)
+    exact[unsure] = measure(rows[unsure], columns[unsure])
+    kept = ~crowded[rows]
+    some = np.flatnonzero(~kept)
+    kept[some] = smallest(rows[some], columns[some], exact[some], count, ties, m)
+    return rows[kept], columns[kept]
 
 
 def candidates(
     distances: NDArray[np.floating[Any]], count: int, slack: Floats | None = None
 ) -> tuple[Ints, Ints]:
-    """Rows and columns among which are the `count` smallest finite distances of each row, and few others.
+    """Rows and columns, ordered, among which are the `count` smallest finite distances of each row, and few
+    others.
 
     With `slack` (m,), also everything that much above them. Columns fall into groups; the `count`-th smallest
     of the minima of the groups bounds the `count`-th smallest of all, so only groups with a minimum up to it
     are looked at.
     """
     m, n = distances.shape
-    groups = n // GROUP
+    size = min(GROUP, n // (4 * count))
     if n <= count:
         rows, columns = np.nonzero(distances < np.inf)
         return rows, columns
-    if groups < 4 * count:
+    if size < 2:
         bound = np.partition(distances, count - 1, axis=1)[:, count - 1]
-        rows, columns = np.nonzero(distances <= _above(bound, slack)[:, None])
+        keys = np.flatnonzero(distances <= _above(bound, slack)[:, None])
     else:
-        minima = distances[:, :groups].copy()
-        for start in range(groups, GROUP * groups, groups):
-            np.minimum(minima, distances[:, start : start + groups], out=minima)
+        groups = n // size
+        minima = distances[:, : groups * size].reshape(m, size, groups).min(axis=1)
         bound = np.partition(minima, count - 1, axis=1)[:, count - 1]
         hit, group = np.nonzero(minima <= _above(bound, slack)[:, None])
-        rest = np.arange(GROUP * groups, n)
-        rows = np.concatenate([np.repeat(hit, GROUP), np.repeat(np.arange(m), len(rest))])
-        columns = np.concatenate([(group[:, None] + groups * np.arange(GROUP)).ravel(), np.tile(rest, m)])
-    values = distances[rows, columns]
-    kept = (values <= _above(bound, slack)[rows]) & (values < np.inf)
-    return rows[kept], columns[kept]
+        first = (hit * n + group)[:, None] + groups * np.arange(size)
+        rest = (np.arange(m) * n)[:, None] + np.arange(groups * size, n)
+        keys = np.concatenate([first.ravel(), rest.ravel()])
+    values = distances.reshape(-1)[keys]
+    keys = keys[(values <= _above(bound, slack)[keys // n]) & (values < np.inf)]
+    keys.sort()
+    rows, columns = np.divmod(keys, n)
+    return rows, columns
 
 
-def select(
-    rows: Ints, columns: Ints, values: Floats, count: int, ties: Ties, shape: tuple[int, int]
-) -> csr_array:
-    """The `count` smallest values of each row in a sparse matrix, of candidates in any order."""
+def smallest(rows: Ints, columns: Ints, values: Floats, count: int, ties: Ties, m: int) -> NDArray[np.bool_]:
+    """Which are among the `count` smallest values of their row, one of m; rows are in order."""
+    if ties == "inclusive":
+        return np.asarray(values <= _last(rows, values, count, m)[rows])
     order = np.lexsort((columns, values, rows))
-    rows, columns, values = rows[order], columns[order], values[order]
-    sizes = np.bincount(rows, minlength=shape[0])
-    starts = np.cumsum(sizes) - sizes
-    place = np.arange(len(rows)) - starts[rows]
-    if ties == "lowest":
-        kept = place < count
-    else:
-        last = np.full(shape[0], np.inf)
-        full = sizes >= count
-        last[full] = values[starts[full] + count - 1]
-        kept = values <= last[rows]
-    ends = np.concatenate([[0], np.cumsum(np.bincount(rows[kept], minlength=shape[0]))])
-    matrix = csr_array((values[kept], columns[kept], ends), shape=shape)
-    matrix.sort_indices()
-    return matrix
+    kept = np.zeros(len(rows), bool)
+    kept[order] = _places(rows, m) < count
+    return kept
 
 
 def ones(near: csr_array) -> csr_array:
@@ -111,3 +138,17 @@ def ones(near: csr_array) -> csr_array:
 
 def _above(bound: NDArray[np.floating[Any]], slack: Floats | None) -> NDArray[np.floating[Any]]:
     return bound if slack is None else bound + slack
+
+
+def _last(rows: Ints, values: NDArray[np.floating[Any]], count: int, m: int) -> NDArray[np.floating[Any]]:
+    """The `count`-th smallest value (m,) of each row, infinite where there are fewer; rows are in order."""
+    places = _places(rows, m)
+    table = np.full((m, max(count, int(places.max(initial=0)) + 1)), np.inf, values.dtype)
+    table[rows, places] = values
+    return np.asarray(np.partition(table, count - 1, axis=1)[:, count - 1])
+
+
+def _places(rows: Ints, m: int) -> Ints:
+    """Places among those of the same row; rows are in order."""
+    sizes = np.bincount(rows, minlength=m)
+    return np.arange(len(rows)) - (np.cumsum(sizes) - sizes)[rows]

@@ -16,11 +16,13 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
+from fusion.routing.expectations import Expectations, missed
 from fusion.routing.fitted import FittedLosses
-from fusion.routing.frugal import Expectations, Rules, Start, Walk, Walks, missed
+from fusion.routing.frugal import Rules, Start, Walk, Walks
 from fusion.routing.lookup import Lookup
-from fusion.routing.losses import KnnLosses, Loss, Stored, Subset, SubsetLosses
+from fusion.routing.losses import KnnLosses, Loss, SubsetLosses
 from fusion.routing.neighbours import Floats, Ints, Ties
+from fusion.routing.stored import Stored, Subset
 
 REFERENCE = {
     "m_neighbors": 10,
@@ -160,7 +162,7 @@ class _Frugal(BaseEstimator):
     ) -> list[Walks]:
         """Walks for each plan, chunk by chunk."""
         parts = []
-        size = max(1, CHUNK // (len(self.stored_) * self.stored_.experts))
+        size = max(1, CHUNK // len(self.stored_))
         for start in range(0, len(prices), size):
             rows = np.arange(start, min(len(prices), start + size))
             left_out = None if exclude is None else exclude[rows]
@@ -210,7 +212,7 @@ class _Frugal(BaseEstimator):
             for rate in rates
         ]
 
-    def _mean_losses(self, tables: Sequence[Floats], rows: Ints, charges: Floats) -> Floats:
+    def _mean_losses(self, tables: Floats, rows: Ints, charges: Floats) -> Floats:
         lost = [missed(self.stored_, (e,), table, rows, charges).mean() for e, table in enumerate(tables)]
         return np.array(lost) + charges
 

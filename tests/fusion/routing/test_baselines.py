@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from fusion.routing import baselines
-from fusion.routing.losses import KnnLosses, Stored
+from fusion.routing.losses import KnnLosses
+from fusion.routing.stored import Stored
 
 FIGURES = {
     "digits4": {

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from fusion.routing.lookup import Lookup
-from fusion.routing.losses import KnnLosses, Stored, losses
+from fusion.routing.losses import KnnLosses, losses
 from fusion.routing.policy import FrugalPolicy, FrugalRouter
+from fusion.routing.stored import Stored
 
 WORKED = np.array([
     [0.10, 0.50, 0.20], [0.20, 0.50, 0.90], [0.50, 0.10, 0.33], [0.52, 0.90, 0.50],
@@ -143,7 +144,7 @@ def test_fact_f11_a_fuser_does_not_know_in_which_order_experts_were_asked(digits
         for expert in order:
             expectations.lookup.observe(expert, np.arange(40))
     for subset in ((2, 5), (2, 5, 7)):
-        a, b = (s.scores(subset, np.arange(40)) for s in seen)
+        a, b = (s.scores({subset: np.arange(40)}) for s in seen)
         assert (a[0] == b[0]).all() and (a[1] == b[1]).all()
 
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from fusion.routing.lookup import Lookup
-from fusion.routing.losses import Stored
 from fusion.routing.neighbours import block_distances, nearest
+from fusion.routing.stored import Stored
 
 RNG = np.random.default_rng(0)
 KINDS = {

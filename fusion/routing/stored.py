@@ -1,0 +1,107 @@
+"""Stored outputs of experts on labelled items, and rough distances to them.
+
+A rough squared distance is a float32 with a known bound on how far off it is; what it leaves in doubt is
+measured again (`neighbours.members`). It lacks the squared norm of the request, which orders nothing.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from fusion.routing.neighbours import GRID, Floats, Ints, Singles
+
+ROUNDING = 2.0**-24
+FEW = 8
+"""Up to so many requests, products with one vector at a time are faster than with a matrix."""
+SAMPLE = 2000
+"""Items by which an expert is found to repeat its outputs."""
+SOME = 0.98
+"""Share of them that differ, at most, if it does."""
+Subset = tuple[int, ...]
+"""Indices of experts, ascending."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Stored outputs of K experts on n labelled items: `blocks` K arrays (n, d_k), `values` (n, A) what each
+    answer is worth on each item. Where `chooses`, answer a means: give the response of expert a; blocks
+    behind those of the A experts are contexts, what is known of an item without asking anybody."""
+
+    blocks: tuple[Floats, ...]
+    values: Floats
+    chooses: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.blocks:
+            raise ValueError("at least one expert is needed")
+        if any(len(block) != len(self.values) for block in self.blocks):
+            raise ValueError("every expert needs one output for each item")
+        if self.chooses and self.values.shape[1] > len(self.blocks):
+            raise ValueError("choosing an expert needs one quality per expert and item")
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def experts(self) -> int:
+        """K, contexts included."""
+        return len(self.blocks)
+
+    @cached_property
+    def single(self) -> tuple[tuple[Singles, float], ...]:
+        """Blocks times -2 above their squared norms (d_k + 1, n), and the greatest norm."""
+        found = []
+        for block in self.blocks:
+            norms = np.einsum("ij,ij->i", block, block)
+            columns = np.empty((block.shape[1] + 1, len(self)), np.float32)
+            np.multiply(block.T, -2, out=columns[:-1], casting="same_kind")
+            columns[-1] = norms
+            found.append((columns, float(np.sqrt(norms.max(initial=0)))))
+        return tuple(found)
+
+    @cached_property
+    def labels(self) -> Ints | None:
+        """The right answers (n,), where one is worth 1 and all others nothing."""
+        marks = (self.values != 0).sum(axis=1)
+        if self.chooses or (marks != 1).any() or (self.values.max(axis=1) != 1).any():
+            return None
+        return np.asarray(self.values.argmax(axis=1))
+
+    @cached_property
+    def kinds(self) -> tuple[Ints | None, ...]:
+        """Numbers (n,) that equal outputs of an expert share, for experts that repeat their outputs."""
+        return tuple(
+            np.unique(block, axis=0, return_inverse=True)[1].ravel() if _repeats(block[:SAMPLE]) else None
+            for block in self.blocks
+        )
+
+    def rough(self, expert: int, outputs: Floats) -> tuple[Singles, Floats]:
+        """Rough squared distances (m, n) of outputs (m, d_k), and how far off one of them may be (m,), also
+        after it was added to those of other experts."""
+        columns, farthest = self.single[expert]
+        q = np.ones((len(outputs), len(columns)), np.float32)
+        q[:, :-1] = outputs
+        reach = (np.sqrt(np.einsum("ij,ij->i", outputs, outputs)) + farthest) ** 2
+        slack = 2 * (q.shape[1] + self.experts + 4) * ROUNDING * reach + 1 / GRID
+        if len(q) > FEW:
+            return q @ columns, slack
+        near = np.empty((len(q), len(self)), np.float32)
+        for own, row in zip(q, near, strict=True):
+            np.matmul(own, columns, out=row)
+        return near, slack
+
+    def sums(self, rows: Ints, items: Ints, m: int) -> Floats:
+        """Sums (m, A) of the values of items by row, of which there are m; rows are in order."""
+        answers = self.values.shape[1]
+        if self.labels is not None:
+            votes = np.bincount(rows * answers + self.labels[items], minlength=m * answers)
+            return votes.reshape(m, answers).astype(np.float64)
+        ends = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=m))])
+        chosen = csr_array((np.ones(len(items)), items, ends), shape=(m, len(self)))
+        return np.asarray(chosen @ self.values)
+
+
+def _repeats(block: Floats) -> bool:
+    return len(np.unique(block, axis=0)) <= SOME * len(block)
