@@ -13,9 +13,8 @@ from typing import Any
 import yaml
 
 from jobs.report.pages import environment
-from jobs.report.routing import answers, plots, tables, words
+from jobs.report.routing import answers, notes, plots, tables, words
 from jobs.report.routing.facts import Facts
-from jobs.report.routing.notes import notes
 
 SECTIONS = (
     ("curve", "Cost and quality", "curve"),
@@ -67,7 +66,10 @@ def render(summary: Mapping[str, Any], report: Mapping[str, Any] | None, record:
             outcome=words.outcome(facts),
             meaning=words.rate_in_words(facts),
             rates_for=tables.rates_for(facts),
-            notes=[(text, anchor if anchor in anchors else "configuration") for text, anchor in notes(facts)],
+            notes=[
+                (text, anchor if anchor in anchors else "configuration")
+                for text, anchor in notes.notes(facts)
+            ],
             **parts,
             yaml=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100),
         )

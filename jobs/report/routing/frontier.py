@@ -54,9 +54,10 @@ def crowded(prices: Sequence[float]) -> bool:
 
 
 def price_axis(
-    axes: Axes, facts: Facts, prices: Sequence[float], room: float = 0.06, *, log: bool = False
+    axes: Axes, facts: Facts, prices: Sequence[float], room: float = 0.06, *, most: int = 5, log: bool = False
 ) -> None:
-    """Scale and ticks of the prices, with `room` at the right; starts where the first point is."""
+    """Scale and ticks of the prices, `most` of them, with `room` at the right; starts where the first point
+    is."""
     low, high = min(prices), max(prices)
     dollars = "$" if facts.unit.startswith("$") else ""
     if crowded(prices) or (log and low > 0):
@@ -68,7 +69,7 @@ def price_axis(
     else:
         span = high - low or high or 1.0
         axes.set_xlim(low - 0.05 * span, high + room * span)
-        ticks = MaxNLocator(5, steps=STEPS).tick_values(low, high)
+        ticks = MaxNLocator(most, steps=STEPS).tick_values(low, high)
     axes.set_xticks([tick for tick in ticks if low * 0.999 <= tick <= high * 1.001])
     numbers(axes, "x", lambda value: dollars + amount(value))
     axes.set_xlabel(f"price, {facts.unit}")
@@ -210,7 +211,7 @@ def _labels(
         Label(*point, _together(names))
         for point, names in sorted({**dots["fuser"], **dots["vote"]}.items(), key=lambda item: -item[0][1])
     ]
-    found = [Label(*at, f"policy: {_point(facts)}", bold=True, needed=True)]
+    found = [Label(*at, f"policy: {_point(facts)}", bold=True)]
     for point, names in sorted(dots["expert"].items(), key=lambda item: -item[0][1]):
         best = SINGLE + (facts.single_name or "") in names
         if few or best or point in front:

@@ -22,8 +22,8 @@ ROOM = 76.0
 GAP, ROUNDS = 11.0, 200
 FAR = 12.0
 """From this distance on, a line leads from the label to its point."""
-MARKER = 4.0
-"""Half of the room that a marker takes."""
+MARKER, RING = 4.0, 4.0
+"""Half of the room that a marker takes, and how much more a ring does."""
 Boxes = NDArray[np.float64]
 """(n, 4): left, bottom, right, top in units of the figure."""
 
@@ -36,8 +36,7 @@ class Label:
     y: float
     text: str
     bold: bool = False
-    needed: bool = False
-    """Whether it stays even where it covers a line."""
+    """Of the point that is ringed: further off, and even where it covers a line."""
 
 
 def place(
@@ -61,7 +60,7 @@ def place(
     covered = np.vstack([_along(_units(axes, line, scale)) for line in lines] or [np.empty((0, 2))])
     for label in labels:
         at = _units(axes, [(label.x, label.y)], scale)[0]
-        offset = _best(at, _extent(label), inside, blocked, covered, needed=label.needed)
+        offset = _best(at, _extent(label), inside, blocked, covered, label)
         if offset is None:
             continue
         box, distance = offset
@@ -118,13 +117,12 @@ def _best(
     inside: NDArray[np.float64],
     blocked: Boxes,
     covered: NDArray[np.float64],
-    *,
-    needed: bool,
+    label: Label,
 ) -> tuple[NDArray[np.float64], float] | None:
     """The box that suits best and its distance: free of markers and labels, near, and off the lines."""
     width, height = extent
     found: list[tuple[float, float, NDArray[np.float64]]] = []
-    for radius in RADII:
+    for radius in (radius + RING * label.bold for radius in RADII):
         for angle in DIRECTIONS:
             across, up = cos(angle), sin(angle)
             middle = at + np.array([across * (radius + width / 2), up * (radius + height / 2)])
@@ -135,7 +133,7 @@ def _best(
             if (box[:2] < inside[:2] - 2).any() or (box[2:] > inside[2:] + 2).any() or _hits(box, blocked):
                 continue
             on_lines = int(((covered >= box[:2]) & (covered <= box[2:])).all(axis=1).sum())
-            if on_lines and not needed and radius > 2 * FAR:
+            if on_lines and not label.bold and radius > 2 * FAR:
                 continue
             found.append((radius + 4 * on_lines, radius, box))
     if not found:

@@ -22,7 +22,7 @@ from jobs.report.drawing import (
 )
 from jobs.report.routing import answers, tables
 from jobs.report.routing.facts import Facts
-from jobs.report.routing.frontier import Drawn, overview, price_axis, style, upper_end
+from jobs.report.routing.frontier import STEPS, Drawn, overview, price_axis, style, upper_end
 from jobs.report.routing.words import method, points, rate
 from jobs.report.words import percent, share
 
@@ -39,7 +39,7 @@ def draw(facts: Facts) -> dict[str, Markup | None]:
     figures: dict[str, Callable[[Facts], Drawn | None]] = {
         "curve": overview,
         "near": upper_end,
-        "equal": _equal,
+        "rivals": _rivals,
         "asked": _asked,
         "domains": _domains,
         "roc": _roc,
@@ -49,7 +49,7 @@ def draw(facts: Facts) -> dict[str, Markup | None]:
     return {name: svg(d[0], name, d[1]) if d else None for name, d in drawn.items()}
 
 
-def _equal(facts: Facts) -> Drawn | None:
+def _rivals(facts: Facts) -> Drawn | None:
     """The difference to each rival along the price, with its band."""
     rows = tables.comparisons(facts)
     if not rows:
@@ -65,9 +65,9 @@ def _equal(facts: Facts) -> Drawn | None:
         marker = "o" if len(x) == 1 else ""
         axes.plot(x, [p["difference"] for p in row["points"]], marker=marker, color=colour, linewidth=1.8)
         axes.set_title(method(row["name"]), loc="left", color=INK, fontsize=9.5, weight="bold", pad=3)
-        price_axis(axes, facts, prices, log=max(prices) > WIDE * min(prices))
+        price_axis(axes, facts, prices, most=3, log=max(prices) > WIDE * min(prices))
         axes.set_xlabel("")
-        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_locator(MaxNLocator(4, steps=STEPS))
         numbers(axes, "y", lambda value: points(value).removesuffix(".0"))
     figure.supxlabel(f"price, {facts.unit}", fontsize=10, color=MUTED)
     figure.supylabel("policy less rival, points", fontsize=10, color=MUTED)
@@ -123,8 +123,9 @@ def _domains(facts: Facts) -> Drawn | None:
     policy, single, bound = (
         np.array([row[k] for row in shown]) for k in ("policy", "best_single", "any_correct")
     )
+    bound_name = "any right answer" if facts.labels else "best response"
     axes.hlines(at, single, policy, color=QUIET, linewidth=2)
-    axes.plot(bound, at, "|", color=MUTED, markersize=9, markeredgewidth=1.4, label="any right answer")
+    axes.plot(bound, at, "|", color=MUTED, markersize=9, markeredgewidth=1.4, label=bound_name)
     axes.plot(single, at, "o", color=series(1), markersize=5, label="best single expert")
     axes.plot(policy, at, "o", color=series(0), markersize=6.5, label="policy")
     numbers(axes, "x", lambda value: f"{100 * value:.3g} %")

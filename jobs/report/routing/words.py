@@ -148,9 +148,9 @@ def verdict(facts: Facts) -> str:
         return ""
     numbers = f"{points(against['difference'])} points, 95 % interval {points_spread(bounds)}"
     saves = result["cost"] < CHEAPER * single["cost"]
-    price = f"{words.percent(result['cost'] / single['cost'])} of its price" if single["cost"] else ""
+    price = _times(result["cost"], single["cost"])
     if bounds[0] > 0:
-        return f"Routing pays: {numbers}{f', at {price}' if saves else ''}.{_same_price(facts)}"
+        return f"Routing pays: {numbers}{f', at {price}' if price else ''}.{_same_price(facts)}"
     if bounds[1] < 0:
         return (
             f"Routing costs accuracy here ({numbers}), at {price}."
@@ -160,6 +160,14 @@ def verdict(facts: Facts) -> str:
     if saves:
         return f"These items show no difference between them ({numbers}); the policy takes {price}."
     return _lost(numbers, "these items show no difference")
+
+
+def _times(cost: float, other: float) -> str:
+    """One price in terms of another."""
+    if not other:
+        return ""
+    part = cost / other
+    return f"{words.percent(part)} of its price" if part < 1.995 else f"{part:.1f} times its price"
 
 
 def _lost(numbers: str, why: str) -> str:
