@@ -12,9 +12,10 @@ from markupsafe import Markup
 from configs.load import load
 from configs.schema.base import identity
 from configs.schema.foe import FoeConfig
+from fusion.routing.evaluation import Point, pareto
 from jobs import report
 from jobs.report.routing import answers, notes, plots, tables, words
-from jobs.report.routing.facts import Facts
+from jobs.report.routing.facts import BOUNDS, Facts
 from tests.pages import Outline, text_of
 
 HOSTILE = '<script>alert("x")</script> & <img src=x onerror=alert(1)> {{ 7 * 7 }}'
@@ -200,6 +201,14 @@ def large() -> str:
     return report.render(_summary(LLMS, "expert"), found, _record(answer="expert"))
 
 
+def _outcome(summary: dict[str, Any]) -> str:
+    return words.outcome(_facts(summary)).replace("\u00a0", " ")
+
+
+def _notes(summary: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    return [text.replace("\u00a0", " ") for text, _ in notes.notes(_facts(summary, found))]
+
+
 def _anchors(page: str) -> list[str]:
     return re.findall(r'<section id="(\w+)"', page)
 
@@ -224,7 +233,7 @@ def test_header_says_what_was_found(page: str) -> None:
 @pytest.mark.parametrize(
     ("difference", "cost", "says"),
     [
-        (0.1, 20.0, "Routing pays: +10.0 points"),
+        (0.1, 24.0, "Routing pays: +10.0 points, 95 % interval +8.0 to +12.0, at 2.0 times its price."),
         (0.01, 5.0, "These items show no difference between them (+1.0 points"),
         (0.01, 20.0, "Routing does not pay here: these items show no difference (+1.0 points"),
         (-0.1, 20.0, "Routing does not pay here: it is worse (−10.0 points"),
@@ -234,7 +243,7 @@ def test_header_says_what_was_found(page: str) -> None:
 def test_verdict_is_true_of_the_numbers(difference: float, cost: float, says: str) -> None:
     summary = _summary(FOUR)
     summary["methods"]["frugal_knn"] |= _score(0.715 + difference, cost, 2.0, difference)
-    verdict = words.outcome(_facts(summary))
+    verdict = _outcome(summary)
     assert says in verdict
     assert ("Routing pays" in verdict) == (difference > 0.02)
 
@@ -242,9 +251,9 @@ def test_verdict_is_true_of_the_numbers(difference: float, cost: float, says: st
 def test_what_the_price_of_the_best_single_expert_buys_is_said_where_the_policy_costs_more() -> None:
     summary = _summary(FOUR)
     summary["methods"]["best_single"]["cost"] = 7.0
-    assert "it already reaches 80.3 % (79.3–81.3), at $5.43." in words.outcome(_facts(summary))
+    assert "it already reaches 80.3 % (79.3–81.3), at $5.43." in _outcome(summary)
     summary["methods"]["best_single"]["cost"] = 0.1
-    assert "already" not in words.outcome(_facts(summary))
+    assert "already" not in _outcome(summary)
 
 
 def test_without_intervals_there_is_no_verdict() -> None:
@@ -341,7 +350,9 @@ def test_many_experts_and_domains_stay_readable(large: str) -> None:
 
 def test_labels_of_a_figure_do_not_overlap(page: str) -> None:
     figure = page[page.index("<svg ") : page.index("</svg>")]
-    found = re.findall(r'font-size: 9px[^>]* x="([\d.]+)" y="([\d.]+)"[^>]*>([^<]+)</text>', figure)
+    found = re.findall(
+        r'font-size: 9px[^>]* x="([\d.]+)" y="([\d.]+)"[^>]*>([^<]+)</text>', figure.replace("\u00a0", " ")
+    )
     called = {"policy: 81.0 % at $7.24", "logistic", "majority", *FOUR}
     at = [(float(x), float(y), text) for x, y, text in found if text in called]
     assert {text for _, _, text in at} == called
@@ -389,7 +400,7 @@ def test_notes_tell_what_spoils_the_numbers() -> None:
     items = {"fit": 4000, "test": 3000, "left_out": 12}
     summary = _summary(FOUR, warnings=["the prices look odd"], items=items)
     summary["calibration"][1]["accuracy"] = 0.9
-    texts = [text for text, _ in notes.notes(_facts(summary, found))]
+    texts = _notes(summary, found)
     for part in (
         "The prices look odd.",
         "Asking everyone, the best fuser (logistic regression) reaches 81.5 %: +0.5 points",
@@ -405,7 +416,7 @@ def test_notes_tell_what_spoils_the_numbers() -> None:
 def test_a_policy_that_asks_one_expert_says_so() -> None:
     summary = _summary(FOUR)
     summary["methods"]["frugal_knn"]["experts"] = 1.02
-    texts = [text for text, _ in notes.notes(_facts(summary, _report(FOUR)))]
+    texts = _notes(summary, _report(FOUR))
     assert "At its rate the policy asks hardly more than one expert: expert 0 dominates." in texts
 
 
@@ -444,6 +455,11 @@ def test_front_holds_what_nothing_beats() -> None:
     assert [y for _, y in front] == sorted({y for _, y in front})
     facts = _facts(_summary(FOUR))
     assert facts.on_front("frugal_knn")
+    points = [(name, p) for name in facts.methods if name not in BOUNDS for p in facts.points(name)]
+    best = pareto([Point(*p) for _, p in points])
+    assert {name for (name, _), wins in zip(points, best, strict=True) if wins} == {
+        name for name in facts.methods if facts.on_front(name)
+    }
     assert not facts.on_front("majority")
     assert not facts.on_front("any_correct")
 

@@ -1,6 +1,7 @@
 """The figure of cost and quality: all methods, and the upper end nearer."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def price_axis(
         low = min(price for price in prices if price > 0)
         axes.set_xscale("log")
         axes.set_xlim(low / (high / low) ** 0.04, high * (high / low) ** room)
-        ticks = LogLocator(10, subs=(1.0,) if high / low > 50 else (1.0, 2.0, 5.0)).tick_values(low, high)
+        ticks = LogLocator(10, subs=_subs(high / low)).tick_values(low, high)
         axes.xaxis.set_minor_locator(NullLocator())
     else:
         span = high - low or high or 1.0
@@ -73,6 +74,11 @@ def price_axis(
     axes.set_xticks([tick for tick in ticks if low * 0.999 <= tick <= high * 1.001])
     numbers(axes, "x", lambda value: dollars + amount(value))
     axes.set_xlabel(f"price, {facts.unit}")
+
+
+def _subs(span: float) -> tuple[float, ...]:
+    """Ticks within a decade, by how far prices span."""
+    return (1.0, 2.0, 5.0) if span < 30 else (1.0, 3.0) if span < 1000 else (1.0,)
 
 
 def overview(facts: Facts) -> Drawn | None:
@@ -111,7 +117,7 @@ def _figure(facts: Facts, shown: dict[str, Points], *, bound: bool) -> Drawn:
     column, labels = _labels(facts, dots)
     price_axis(axes, facts, [x for x, _ in everything], 0.4 if column else 0.06)
     left = axes.get_xlim()[0]
-    _front(axes, facts, everything)
+    front = _front(axes, facts, everything)
     if bound:
         _bound(axes, facts)
     else:
@@ -132,7 +138,7 @@ def _figure(facts: Facts, shown: dict[str, Points], *, bound: bool) -> Drawn:
     axes.set_ylabel(f"{facts.measure} on {facts.judged:,} judged items")
     axes.margins(y=0.07)
     legend(figure, 2)
-    place(figure, axes, labels, column, everything, [shown[name] for name in curves])
+    place(figure, axes, labels, column, everything, [front, *(shown[name] for name in curves)])
     shape = "all methods" if bound else f"methods from {hundredth(min(y for _, y in everything))} on"
     return figure, f"Price and {facts.measure} of {shape}; the policy: {_point(facts)}"
 
@@ -164,15 +170,18 @@ def _curve(axes: Axes, facts: Facts, name: str, points: Points) -> None:
     )  # fmt: skip
 
 
-def _front(axes: Axes, facts: Facts, everything: Points) -> None:
+def _front(axes: Axes, facts: Facts, everything: Points) -> Points:
+    """Draw the front; returns its corners."""
     front = [point for point in facts.front() if point in set(everything)]
     if not front:
-        return
-    x, y = np.array([*front, (max(x for x, _ in everything), front[-1][1])]).T
+        return []
+    front.append((max(x for x, _ in everything), front[-1][1]))
+    x, y = np.array(front).T
     axes.plot(
         np.maximum(x, axes.get_xlim()[0]), y, color=QUIET, linewidth=5, alpha=0.75, drawstyle="steps-post",
         label="Pareto front", zorder=1, solid_capstyle="butt",
     )  # fmt: skip
+    return [corner for (a, b), (c, d) in pairwise(front) for corner in ((a, b), (c, b), (c, d))]
 
 
 def _bound(axes: Axes, facts: Facts) -> None:
@@ -226,7 +235,8 @@ def _together(names: list[str]) -> str:
     return text if len(text) <= LONGEST or len(called) == 1 else f"{called[0]} and {len(called) - 1} more"
 
 
-LONGEST = 20
+LONGEST = 15
+"""Letters for which the column at the right has room."""
 SHORT = {
     "foe_logistic": "logistic",
     "foe_trees": "trees",

@@ -94,6 +94,9 @@ def _column(
 
 def _units(axes: Axes, points: Sequence[tuple[float, float]], scale: float) -> NDArray[np.float64]:
     found = np.array(points, float).reshape(-1, 2)
+    found[:, 0] = np.maximum(
+        found[:, 0], axes.get_xlim()[0]
+    )  # what is free has no place on a logarithmic axis
     return np.asarray(axes.transData.transform(found) * scale) if len(found) else found
 
 

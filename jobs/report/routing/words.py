@@ -41,7 +41,7 @@ def method(name: str) -> str:
 
 def hundredth(value: float | None) -> str:
     """A share in per cent with one digit: 79.6 %."""
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return "–" if value is None else f"{100 * value:.1f}\u00a0%"
 
 
 def spread(bounds: Any) -> str:  # noqa: ANN401
@@ -167,7 +167,7 @@ def _times(cost: float, other: float) -> str:
     if not other:
         return ""
     part = cost / other
-    return f"{words.percent(part)} of its price" if part < 1.995 else f"{part:.1f} times its price"
+    return f"{words.percent(part)} of its price" if part < 1.2 else f"{part:.1f} times its price"
 
 
 def _lost(numbers: str, why: str) -> str:
