@@ -10,7 +10,7 @@ from cluster.storage import Run
 from configs.load import load
 from configs.schema.base import ConfigError
 from configs.schema.foe import FoeConfig, RecordedExperts
-from jobs import launch
+from jobs import launch, report
 from jobs.foe_table import result_table
 
 
@@ -27,7 +27,8 @@ def main(
     session = connect(address)
     summary = launch.drive_to_end(uri, config, session)
     typer.echo(result_table(summary))
-    typer.echo(f"\nArtefact  {Run(uri).below('artefact').uri}")
+    typer.echo(f"\nReport    {report.write(uri, None)}")
+    typer.echo(f"Artefact  {Run(uri).below('artefact').uri}")
 
 
 def describe(config: FoeConfig) -> str:

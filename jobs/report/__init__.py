@@ -1,10 +1,12 @@
-"""The report of a FuseGen run: one HTML page, made from the run directory alone.
+"""The report of a run: one HTML page, made from the run directory alone.
 
+    routing/    the page of a fusion of experts; what follows is that of FuseGen, and what both share
     facts.py    contents of the run directory
     texts.py    texts with their provenance: shots and examples
-    tables.py   rows of the tables
+    tables.py   rows of the tables; heat.py colours the cells of heat maps
     words.py    numbers, names and sentences
     plots.py    figures, drawn by matplotlib; drawing.py makes them part of the page
+    pages.py    how templates become pages
     templates/  the page: no script, no font, no picture from elsewhere
 
 The page is the same, byte for byte, for the same files. What a run does not have (evaluation data, weights,
@@ -15,12 +17,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cluster.storage import Run, Storage
 from configs.schema.base import ConfigError
-from jobs.report import plots, tables, texts, words
+from jobs.report import plots, routing, tables, texts, words
 from jobs.report.facts import Facts
+from jobs.report.pages import environment
 
 PAGE = "report.html"
 SECTIONS = (
@@ -65,16 +67,9 @@ def render(summary: Mapping[str, Any], report: Mapping[str, Any] | None, record:
     done); `record` is that of `run.json`, with `config`, `version` and `inputs`.
     """
     config = record["config"]
+    if config["job"] == "foe":
+        return routing.render(summary, report, record)
     facts = Facts(summary, report or {}, config)
-    environment = Environment(
-        loader=PackageLoader("jobs.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= words.FILTERS
     parts = {
         "scores": tables.scores(facts),
         "rounds": tables.rounds(facts),
@@ -87,15 +82,19 @@ def render(summary: Mapping[str, Any], report: Mapping[str, Any] | None, record:
         "costs": tables.costs(facts),
     }
     figures = plots.draw(facts)
-    return environment.get_template("page.html.j2").render(
-        summary=summary,
-        config=config,
-        record=record,
-        facts=facts,
-        plots=figures,
-        sections=[(anchor, title) for anchor, title, part in SECTIONS if (figures | parts)[part]],
-        outcome=words.outcome(facts),
-        notes=words.notes(facts),
-        **parts,
-        yaml=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100),
+    return (
+        environment(words.FILTERS)
+        .get_template("page.html.j2")
+        .render(
+            summary=summary,
+            config=config,
+            record=record,
+            facts=facts,
+            plots=figures,
+            sections=[(anchor, title) for anchor, title, part in SECTIONS if (figures | parts)[part]],
+            outcome=words.outcome(facts),
+            notes=words.notes(facts),
+            **parts,
+            yaml=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100),
+        )
     )

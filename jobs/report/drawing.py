@@ -6,6 +6,7 @@ serves light, dark and paper. Text stays text. The same figure gives the same by
 
 import io
 import re
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
@@ -14,6 +15,9 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from jobs.report.words import share
 
 WIDTH = 370.0
 """Width of a figure in its own units: the column of a phone, so that text keeps its size there."""
@@ -61,6 +65,8 @@ STYLE: dict[Any, Any] = {
     "path.simplify": False,
     "text.parse_math": False,
 }
+MARKERS = "os^DvPXp*h"
+"""Shapes that go with the colours of the series."""
 UNIT = 72.0
 """Units per inch, so that font sizes are in the units of the figure."""
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -81,6 +87,50 @@ def plain(axes: Axes, *, x: bool = True, y: bool = True) -> None:
     """Leave out the grid lines of an axis."""
     axes.grid(x, axis="x")
     axes.grid(y, axis="y")
+
+
+def numbers(axes: Axes, which: str, write: Callable[[float], str] = share) -> None:
+    """Write the ticks of an axis (`x` or `y`) in one way."""
+    getattr(axes, f"{which}axis").set_major_formatter(FuncFormatter(lambda value, _: write(value)))
+
+
+def stack(axes: Axes, places: Any, values: Any, left: Any, colour: str, label: str) -> None:  # noqa: ANN401
+    """Add one layer to stacked bars."""
+    axes.barh(
+        places, values, left=left, height=0.68, color=colour, label=label, edgecolor=SURFACE, linewidth=0.8
+    )
+
+
+def name_rows(axes: Axes, places: Any, names: Sequence[str]) -> None:  # noqa: ANN401
+    """Put names on the rows of a figure."""
+    axes.set_yticks(places, names)
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.spines["left"].set_visible(False)
+    plain(axes, y=False)
+
+
+def legend(figure: Figure, columns: int) -> None:
+    """The legend of a figure, below it."""
+    figure.legend(
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=10,
+        handlelength=0.9,
+        handleheight=0.9,
+        columnspacing=1.0,
+        handletextpad=0.4,
+    )
+
+
+def grid(n: int, height: float) -> tuple[Figure, list[Axes]]:
+    """Small panels, two in a row, with common axes."""
+    rows = -(-n // 2)
+    figure = canvas(rows * height + 34)
+    panels = figure.subplots(rows, min(n, 2), sharex=True, sharey=True, squeeze=False).ravel()
+    for empty in panels[n:]:
+        empty.set_axis_off()
+    return figure, list(panels[:n])
 
 
 def svg(figure: Figure, name: str, description: str) -> Markup:

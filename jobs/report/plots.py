@@ -1,6 +1,6 @@
 """The figures of the page: each from the facts of a run, None without its data."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,14 +8,30 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from jobs.report import tables
-from jobs.report.drawing import DARK, INK, MUTED, QUIET, STYLE, SURFACE, canvas, plain, series, svg
+from jobs.report.drawing import (
+    DARK,
+    INK,
+    MARKERS,
+    MUTED,
+    QUIET,
+    STYLE,
+    SURFACE,
+    canvas,
+    grid,
+    legend,
+    name_rows,
+    numbers,
+    plain,
+    series,
+    stack,
+    svg,
+)
 from jobs.report.facts import NOT_JUDGED, Facts
 from jobs.report.words import count, percent, reason, share
 
-MARKERS = "os^DvPXp*h"
 MOST_REASONS = 8
 ROW = 19.0
 REGIONS = {"easy": (series(0), SURFACE), "ambiguous": (series(5), DARK), "hard": (series(1), SURFACE)}
@@ -37,10 +53,6 @@ def draw(facts: Facts) -> dict[str, Markup | None]:
     with rc_context(STYLE):
         drawn = {name: figure(facts) for name, figure in figures.items()}
     return {name: svg(d[0], name, d[1]) if d else None for name, d in drawn.items()}
-
-
-def _numbers(axes: Axes, which: str, write: Callable[[float], str] = share) -> None:
-    getattr(axes, f"{which}axis").set_major_formatter(FuncFormatter(lambda value, _: write(value)))
 
 
 def _scores(facts: Facts) -> Drawn | None:
@@ -71,7 +83,7 @@ def _scores(facts: Facts) -> Drawn | None:
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.spines["left"].set_visible(False)
     plain(axes, y=False)
-    _numbers(axes, "x", lambda value: share(value, 2))
+    numbers(axes, "x", lambda value: share(value, 2))
     return figure, f"Accuracy with 95 % intervals of {sum(score is not None for _, score in lines)} models"
 
 
@@ -98,7 +110,7 @@ def _rounds(facts: Facts) -> Drawn | None:
     axes.set_ylabel("accuracy on real texts")
     axes.margins(x=0.08, y=0.12)
     plain(axes, x=False)
-    _numbers(axes, "y", lambda value: share(value, 2))
+    numbers(axes, "y", lambda value: share(value, 2))
     return figure, f"Accuracy by round: {', '.join(share(value) for value in y)}"
 
 
@@ -134,50 +146,14 @@ def _samples(facts: Facts) -> Drawn | None:
     left = np.zeros(len(rows))
     places = -np.arange(len(rows), dtype=float)
     for title, colour, values in parts:
-        _stack(axes, places, values, left, colour, title)
+        stack(axes, places, values, left, colour, title)
         left += values
-    _named(axes, places, facts.plms)
+    name_rows(axes, places, facts.plms)
     axes.set_xlabel("texts asked for")
-    _numbers(axes, "x", count)
+    numbers(axes, "x", count)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    _legend(figure, 3)
+    legend(figure, 3)
     return figure, "What became of the texts that each PLM was asked for; the table gives the numbers"
-
-
-def _stack(axes: Axes, places: Any, values: Any, left: Any, colour: str, label: str) -> None:  # noqa: ANN401
-    axes.barh(
-        places, values, left=left, height=0.68, color=colour, label=label, edgecolor=SURFACE, linewidth=0.8
-    )
-
-
-def _named(axes: Axes, places: Any, names: Sequence[str]) -> None:  # noqa: ANN401
-    axes.set_yticks(places, names)
-    axes.tick_params(axis="y", labelcolor=INK)
-    axes.spines["left"].set_visible(False)
-    plain(axes, y=False)
-
-
-def _legend(figure: Figure, columns: int) -> None:
-    figure.legend(
-        loc="outside lower center",
-        ncols=columns,
-        frameon=False,
-        fontsize=10,
-        handlelength=0.9,
-        handleheight=0.9,
-        columnspacing=1.0,
-        handletextpad=0.4,
-    )
-
-
-def _grid(n: int, height: float) -> tuple[Figure, list[Axes]]:
-    """Small panels, two in a row, with common axes."""
-    rows = -(-n // 2)
-    figure = canvas(rows * height + 34)
-    panels = figure.subplots(rows, min(n, 2), sharex=True, sharey=True, squeeze=False).ravel()
-    for empty in panels[n:]:
-        empty.set_axis_off()
-    return figure, list(panels[:n])
 
 
 def _map(facts: Facts) -> Drawn | None:
@@ -192,7 +168,7 @@ def _map(facts: Facts) -> Drawn | None:
     xy = np.array([(point["variability"], point["confidence"]) for point in points])
     marked = np.array([point["id"] in shots for point in points])
     plms = [plm for plm in facts.plms if (owners == plm).any()]
-    figure, panels = _grid(len(plms), 135)
+    figure, panels = grid(len(plms), 135)
     for i, (plm, axes) in enumerate(zip(plms, panels, strict=True)):
         mine = owners == plm
         axes.axhline(1 / len(facts.labels), color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -205,8 +181,8 @@ def _map(facts: Facts) -> Drawn | None:
         axes.set_ylim(-0.04, 1.04)
         axes.set_xlim(0, max(0.3, float(xy[:, 0].max())) * 1.04)
         axes.xaxis.set_major_locator(MaxNLocator(4))
-        _numbers(axes, "x", lambda value: share(value, 1))
-        _numbers(axes, "y", lambda value: share(value, 1))
+        numbers(axes, "x", lambda value: share(value, 1))
+        numbers(axes, "y", lambda value: share(value, 1))
     figure.supxlabel("variability", fontsize=10, color=MUTED)
     figure.supylabel("confidence", fontsize=10, color=MUTED)
     return figure, f"Variability and confidence of {len(points)} texts, by PLM"
@@ -223,7 +199,7 @@ def _shares(facts: Facts) -> Drawn | None:
     places, left = -np.arange(len(plms), dtype=float), np.zeros(len(plms))
     for name, (colour, ink) in REGIONS.items():
         values = np.array([found[plm][name] for plm in plms])
-        _stack(axes, places, values, left, colour, name)
+        stack(axes, places, values, left, colour, name)
         for place, start, value in zip(places, left, values, strict=True):
             if value >= 0.07:
                 axes.annotate(
@@ -231,10 +207,10 @@ def _shares(facts: Facts) -> Drawn | None:
                     color=ink, weight="bold",
                 )  # fmt: skip
         left += values
-    _named(axes, places, plms)
+    name_rows(axes, places, plms)
     axes.set_xlim(0, 1)
-    _numbers(axes, "x", percent)
-    _legend(figure, 3)
+    numbers(axes, "x", percent)
+    legend(figure, 3)
     named = (", ".join(f"{percent(found[plm][name])} {name}" for name in REGIONS) for plm in plms)
     return figure, "; ".join(f"{plm}: {part}" for plm, part in zip(plms, named, strict=True))
 
@@ -246,7 +222,7 @@ def _weights(facts: Facts) -> Drawn | None:
     plms = [plm for plm in facts.plms if plm in counts]
     if not plms or len(edges) < 2:
         return None
-    figure, panels = _grid(len(plms), 92)
+    figure, panels = grid(len(plms), 92)
     for plm, axes in zip(plms, panels, strict=True):
         values = np.array(counts[plm]) / max(1, sum(counts[plm]))
         axes.stairs(values, edges, fill=True, color=series(facts.plms.index(plm)))
@@ -256,8 +232,8 @@ def _weights(facts: Facts) -> Drawn | None:
         axes.set_xlim(edges[0], edges[-1])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_locator(MaxNLocator(3))
-        _numbers(axes, "x", lambda value: f"{value:g}")
-        _numbers(axes, "y", percent)
+        numbers(axes, "x", lambda value: f"{value:g}")
+        numbers(axes, "y", percent)
         plain(axes, x=False)
     figure.supxlabel("weight in units of the mean, the least ones in the first bar", fontsize=10, color=MUTED)
     figure.supylabel("share of its texts", fontsize=10, color=MUTED)
@@ -282,7 +258,7 @@ def _history(facts: Facts) -> Drawn | None:
     axes.margins(y=0.18)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     plain(axes, x=False)
-    _numbers(axes, "y", lambda value: f"{100 * value:.3g} %")
-    _legend(figure, 1)
+    numbers(axes, "y", lambda value: f"{100 * value:.3g} %")
+    legend(figure, 1)
     first, last = entries[0]["share_ok"], entries[-1]["share_ok"]
     return figure, f"Training texts judged right, by iteration: from {share(first)} to {share(last)}"

@@ -3,13 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jobs.report import heat
 from jobs.report.facts import Facts
 from jobs.report.words import count, method, percent, reason, share
-
-LOW, HIGH = (247, 244, 226), (11, 62, 102)
-MIDDLE = (89, 161, 160)
-"""Colours of a heat map from its lowest to its highest value: lightness alone tells them apart."""
-DARK_INK, LIGHT_INK = "#14181d", "#ffffff"
 
 
 def scores(facts: Facts) -> list[dict[str, Any]]:
@@ -78,7 +74,7 @@ def pairs(facts: Facts) -> dict[str, Any] | None:
     known = [value for row in values for value in row if value is not None]
     low, high = min(known), max(known)
     rows = [
-        (plm, [_cell(value, low, high) for value in row], _mean(row, i))
+        (plm, [heat.cell(value, low, high) for value in row], _mean(row, i))
         for i, (plm, row) in enumerate(zip(plms, values, strict=True))
     ]
     columns = list(zip(*values, strict=True))
@@ -89,22 +85,6 @@ def pairs(facts: Facts) -> dict[str, Any] | None:
 def _mean(values: Any, skip: int) -> float | None:  # noqa: ANN401
     others = [v for i, v in enumerate(values) if i != skip and v is not None]
     return sum(others) / len(others) if others else None
-
-
-def _cell(value: float | None, low: float, high: float) -> dict[str, Any]:
-    if value is None:
-        return {"value": None, "background": "transparent", "ink": "inherit"}
-    position = (value - low) / (high - low) if high > low else 0.5
-    colour = _blend(position)
-    light = sum(c * f for c, f in zip(colour, (0.2126, 0.7152, 0.0722), strict=True))
-    ink = DARK_INK if light > 118 else LIGHT_INK
-    return {"value": value, "background": "#{:02x}{:02x}{:02x}".format(*colour), "ink": ink}
-
-
-def _blend(position: float) -> tuple[int, int, int]:
-    start, end, t = (LOW, MIDDLE, 2 * position) if position < 0.5 else (MIDDLE, HIGH, 2 * position - 1)
-    red, green, blue = (round(a + (b - a) * t) for a, b in zip(start, end, strict=True))
-    return red, green, blue
 
 
 def habits(facts: Facts) -> dict[str, Any] | None:

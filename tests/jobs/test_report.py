@@ -2,7 +2,6 @@
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ from configs.schema.fusegen import FusegenConfig
 from jobs import report
 from jobs.report import tables, words
 from jobs.report.facts import Facts
+from tests.pages import Outline, text_of
 
 PLMS = ["gpt2-xl", "opt-6.7b", "flan-t5-xl"]
 HOSTILE = '<script>alert("x")</script> & <img src=x onerror=alert(1)> {{ 7 * 7 }}'
-VOID = {"meta", "img", "br", "hr", "input", "link"}
 
 
 def _config(**changes: Any) -> dict[str, Any]:
@@ -181,52 +180,13 @@ def _write(folder: Path, **files: Any) -> str:
     return str(folder)
 
 
-class _Outline(HTMLParser):
-    """Tags that are opened and closed in order, ids, links and what would be fetched."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.ids: list[str] = []
-        self.targets: list[str] = []
-        self.fetched: list[str] = []
-        self.text: list[str] = []
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
-        self.tags.append(tag)
-        self.ids += [found["id"]] if found.get("id") else []
-        self.targets += [found["href"]] if found.get("href") else []
-        self.fetched += [str(found[name]) for name in ("src", "srcset", "data", "action") if name in found]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-
-def _text(page: str) -> str:
-    return " ".join("".join(_Outline(page).text).replace("\u00a0", " ").split())
-
-
 @pytest.fixture(scope="module")
 def page() -> str:
     return report.render(_summary(), _report(), _record())
 
 
 def test_page_shows_the_numbers_of_the_summary(page: str) -> None:
-    text = _text(page)
+    text = text_of(page)
     for number in (
         ".822",
         ".808–.836",
@@ -266,7 +226,7 @@ def test_page_shows_every_part_in_order(page: str) -> None:
 
 
 def test_page_is_well_formed_and_its_links_lead_somewhere(page: str) -> None:
-    outline = _Outline(page)
+    outline = Outline(page)
     assert outline.open == []
     assert len(outline.ids) == len(set(outline.ids))
     assert outline.tags.count("h1") == 1
@@ -274,7 +234,7 @@ def test_page_is_well_formed_and_its_links_lead_somewhere(page: str) -> None:
 
 
 def test_page_needs_nothing_from_elsewhere(page: str) -> None:
-    outline = _Outline(page)
+    outline = Outline(page)
     assert outline.fetched == []
     assert not {"script", "link", "iframe", "object", "img"} & set(outline.tags)
     assert "://" not in re.sub(r"<pre>.*?</pre>", "", page, flags=re.DOTALL)
@@ -283,7 +243,7 @@ def test_page_needs_nothing_from_elsewhere(page: str) -> None:
     assert len(page.encode()) < 2_000_000
 
 
-def test_figures_take_their_colours_from_the_style_sheet_and_keep_their_text(page: str) -> None:
+def test_figures_take_their_colours_from_the_style_sheet_and_keep_theirtext_of(page: str) -> None:
     figures = re.findall(r"<svg .*?</svg>", page, flags=re.DOTALL)
     for figure in figures:
         assert "#0a0" not in figure
@@ -306,9 +266,9 @@ def test_texts_are_escaped_wherever_they_appear() -> None:
     summary = _summary()
     summary["rounds"][1]["dropped"] = {PLMS[1]: HOSTILE}
     page = report.render(summary, found, _record(name="x"))
-    outline = _Outline(page)
+    outline = Outline(page)
     assert not {"script", "img"} & set(outline.tags)
-    assert _text(page).count(HOSTILE) == 5  # a dropped PLM is named twice
+    assert text_of(page).count(HOSTILE) == 5  # a dropped PLM is named twice
 
 
 def test_names_with_markup_are_escaped_in_figures() -> None:
@@ -325,7 +285,7 @@ def test_running_page_says_so_and_leaves_out_what_is_not_known() -> None:
     for record in summary["rounds"]:
         record.update(accuracy=None, ci95=None, n=None)
     page = report.render(summary, None, _record())
-    text = _text(page)
+    text = text_of(page)
     assert "in progress" in text
     assert "Still running: 1,800 accepted texts of 3 language models so far." in text
     assert re.findall(r'<section id="(\w+)"', page) == ["rounds", "samples", "cost", "configuration"]
@@ -344,7 +304,7 @@ def test_run_that_has_just_begun() -> None:
     }
     costs = dict.fromkeys(PLMS, nothing)
     summary = _summary(status="running", final={}, baselines={}, rounds=[], samples=empty, costs=costs)
-    assert "Still running: 0 accepted texts" in _text(report.render(summary, None, _record()))
+    assert "Still running: 0 accepted texts" in text_of(report.render(summary, None, _record()))
 
 
 def test_page_without_evaluation_data() -> None:
@@ -353,7 +313,7 @@ def test_page_without_evaluation_data() -> None:
         record.update(accuracy=None, ci95=None, n=None)
     page = report.render(summary, _report(), _record(eval=None))
     assert 'id="result"' not in page
-    assert "no real texts were given, so nothing was measured" in _text(page)
+    assert "no real texts were given, so nothing was measured" in text_of(page)
 
 
 def test_page_of_one_plm_with_equal_weights() -> None:
@@ -368,7 +328,7 @@ def test_dropped_plms_and_shortfalls_are_named() -> None:
     summary = _summary()
     summary["rounds"][1]["dropped"] = {"opt-6.7b": "no block was answered"}
     del summary["rounds"][1]["asked"]["opt-6.7b"]
-    text = _text(report.render(summary, _report(), _record()))
+    text = text_of(report.render(summary, _report(), _record()))
     assert "opt-6.7b was dropped in round 1: no block was answered." in text
     assert "Fewer than the 1,000 texts wanted per PLM: flan-t5-xl by 400." in text
 
@@ -395,7 +355,7 @@ def test_pair_matrix_leaves_the_own_texts_out_of_its_means() -> None:
 
 
 def test_texts_come_with_their_provenance(page: str) -> None:
-    text = _text(page)
+    text = text_of(page)
     assert "shot 2 of flan-t5-xl" in text
     assert "flan-t5-xl-r0-l1-0000002" in text
     assert "1 negative, 1 positive; 1 flan-t5-xl, 1 gpt2-xl" in text
@@ -431,18 +391,18 @@ def test_shots_of_a_single_label_are_pointed_out() -> None:
 
 
 def test_replayed_plms_are_not_sold_as_fast(page: str) -> None:
-    assert "replayed from recorded generations" in _text(page)
-    assert "Replayed PLMs have not seen them" in _text(page)
+    assert "replayed from recorded generations" in text_of(page)
+    assert "Replayed PLMs have not seen them" in text_of(page)
     engine = {"kind": "transformers", "model": "gpt2"}
     plms = [{**plm, "engine": engine} for plm in _config()["plms"]]
-    assert "replayed" not in _text(report.render(_summary(), _report(), _record(plms=plms)))
+    assert "replayed" not in text_of(report.render(_summary(), _report(), _record(plms=plms)))
 
 
 def test_configuration_of_the_page_loads_again(page: str, tmp_path: Path) -> None:
     outline = re.search(r"<pre>(job: .*?)</pre>", page, flags=re.DOTALL)
     assert outline
     file = tmp_path / "again.yaml"
-    file.write_text(_Outline(outline[0]).text[0], encoding="utf-8")
+    file.write_text(Outline(outline[0]).text[0], encoding="utf-8")
     assert json.loads(json.dumps(identity(load(str(file), FusegenConfig)))) == _config()
 
 
