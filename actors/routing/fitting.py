@@ -169,6 +169,7 @@ def policy(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     walks = found.sweep(x, rates)
     facts = _curve(found, walks, pool, test, rates).write(step.files)
     arrays = {f"{name}.{i}": getattr(walk, name) for i, walk in enumerate(walks) for name in TRACE}
+    arrays |= {f"calls.{i}": _calls(walk, pool) for i, walk in enumerate(walks)}
     step.files.write_bytes("walks.safetensors", save(_saveable(arrays)))
     step.files.write_json("starts.json", {str(rate): order for rate, order in found.starts_.items()})
     reasons = [dict(zip(*np.unique(walk.reasons, return_counts=True), strict=True)) for walk in walks]
@@ -178,6 +179,19 @@ def policy(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
         "starts": [found.starts_[rate][0] for rate in rates],
         "reasons": [{str(name): int(count) for name, count in of.items()} for of in reasons],
     }
+
+
+def _calls(walk: Walks, pool: Pool) -> Rows:
+    """Experts (m, K) in the order in which they are called, -1 behind the last: without contexts, and with
+    the expert whose response is given, if it had not been asked."""
+    experts = len(pool.about.experts)
+    calls = np.full((len(walk.order), experts), -1, np.intp)
+    for row, (order, answer) in enumerate(zip(walk.order.tolist(), walk.answers.tolist(), strict=True)):
+        called = [expert for expert in order if 0 <= expert < experts]
+        if _chooses(pool) and answer not in called:
+            called.append(answer)
+        calls[row, : len(called)] = called
+    return calls
 
 
 def distances(walks: Sequence[Walks]) -> dict[str, list[float]]:

@@ -187,7 +187,7 @@ def _sequences(run: Run, key: str, names: tuple[str, ...]) -> list[dict[str, Any
     rates = Curve.read(run.below(f"steps/{key}")).rates
     found = []
     for number, rate in enumerate(rates):
-        order = arrays[f"order.{number}"]
+        order = arrays[f"calls.{number}"]
         places = np.stack([(order == expert) for expert in range(len(names))])
         counts = places.mean(axis=1)
         found.append(
@@ -219,7 +219,8 @@ def _confusion(pool: Pool, answers: NDArray[np.int64]) -> dict[str, Any]:
         rows = sorted(set(group))
         of = np.searchsorted(rows, group)
     else:
-        rows, of = list(pool.about.classes), pool.labels[test]
+        rows = list(pool.about.classes or pool.about.experts)
+        of = pool.labels[test]
     columns = list(pool.about.experts if pool.about.answer == "expert" else pool.about.classes)
     counts = np.zeros((len(rows), len(columns)), int)
     np.add.at(counts, (of, answers), 1)

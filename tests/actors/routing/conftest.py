@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from threadpoolctl import threadpool_limits
 
 from actors.board import Board
 from actors.routing.job import FoeJob
@@ -101,7 +102,9 @@ class InPlace(Steps):
             step = self.run.step(call.name, call.params)
             if step.manifest is None:
                 module, _, name = call.function.partition(":")
-                step.commit(**getattr(importlib.import_module(module), name)(self.run, step, call.params))
+                with threadpool_limits(1):
+                    facts = getattr(importlib.import_module(module), name)(self.run, step, call.params)
+                step.commit(**facts)
             done.append(Done(step.key, step.manifest or {}))
         return done
 

@@ -13,7 +13,8 @@ FEW = {"rates": [0, 0.005, 0.02, 1], "neighbours": 9}
 @pytest.fixture
 def summary_of(fused):
     """The summary of a job with few rates."""
-    return lambda config, **more: fused(config.model_copy(update=more))[0]
+    count = iter(range(9))
+    return lambda config: fused(config, f"run{next(count)}")[0]
 
 
 def test_classifiers_are_fused_and_asked_frugally(services, fused):
