@@ -41,7 +41,7 @@ class PlmBoard:
 class Board:
     """Progress of a run, written by the coordinator and read by drivers."""
 
-    def __init__(self, rounds: int) -> None:
+    def __init__(self, rounds: int = 0) -> None:
         self.lock = threading.Lock()
         self.rounds, self.round, self.phase = rounds, 0, "starting"
         self.plms: dict[str, PlmBoard] = {}

@@ -7,6 +7,7 @@ tells the guilty block from those that waited behind it, and a request from a no
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from actors.engines.base import EngineError
+from actors.engines.base import DeviceLostError, EngineError
 
 T = TypeVar("T")
 
@@ -37,6 +38,8 @@ PASSING = (
     OutOfMemoryError,
 )
 LONGEST_DELAY_S = 5.0
+MAX_CRASHES = 3
+"""Deaths on one block before it is given up: two may be chance, killed from outside."""
 
 
 class ExpertError(Exception):
@@ -105,3 +108,18 @@ class CrashJournal:
             (self._folder / work).unlink(missing_ok=True)
             if not any(self._folder.iterdir()):
                 self._folder.rmdir()
+
+
+def guarded(journal: CrashJournal, work: str, act: Callable[[], T], limit: int = MAX_CRASHES) -> T:
+    """What `act` returns; `ExpertError` when it raises, or when `work` killed the process `limit` times."""
+    # The count stays after giving up: the next block may kill the process before this answer is through.
+    if journal.crashes(work) >= limit:
+        raise ExpertError(f"gave up: the process died {limit} time{'s' * (limit > 1)} on this block")
+    with journal.working_on(work):
+        try:
+            return act()
+        except DeviceLostError:
+            # Only a new process helps; leaving without clean-up keeps the journal's entry.
+            os._exit(1)
+        except Exception as error:  # a process boundary: a bad block must not end the run
+            raise ExpertError(f"{type(error).__name__}: {reason(error)}") from None

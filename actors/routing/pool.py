@@ -30,8 +30,6 @@ class About:
     """Names of the labels, by class id."""
     unit: str = "calls"
     """What prices are counted in."""
-    contexts: tuple[str, ...] = ()
-    """Names of blocks behind those of the experts that cost nothing: the prompt's vector."""
     dropped: int = 0
     """Items left out because not every expert has answered them."""
     warnings: tuple[str, ...] = ()
@@ -39,7 +37,7 @@ class About:
 
 @dataclass(frozen=True)
 class Pool:
-    """Outputs of K experts for n items: `blocks` (n, d) per expert and context, `values` (n, A) what each
+    """Outputs of K experts for n items: `blocks` K arrays (n, d_k), `values` (n, A) what each
     answer is worth (labels: 1 for the right one; experts: quality), `quality` (n, K) what each expert's own
     answer is worth, `prices` (n, K) of these calls."""
 
@@ -51,6 +49,8 @@ class Pool:
     prices: Floats
     raw: dict[str, NDArray[Any]] = field(default_factory=dict)
     """`labels` and `confidence` (n, K) of classifiers that report one label."""
+    inputs: Floats | None = None
+    """A vector of each item itself (n, d), which no expert has to be asked for."""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -71,9 +71,10 @@ class Pool:
 
     def write(self, files: Storage) -> None:
         """Publish it."""
-        arrays = {f"block.{i}": np.ascontiguousarray(block) for i, block in enumerate(self.blocks)}
+        arrays = {f"block.{i}": block for i, block in enumerate(self.blocks)}
         arrays |= {"values": self.values, "quality": self.quality, "prices": self.prices}
-        arrays |= {f"raw.{name}": np.ascontiguousarray(value) for name, value in self.raw.items()}
+        arrays |= {f"raw.{name}": value for name, value in self.raw.items()}
+        arrays |= {} if self.inputs is None else {"inputs": self.inputs}
         files.write_bytes(ARRAYS, save({name: np.ascontiguousarray(a) for name, a in arrays.items()}))
         files.write_table(ITEMS, self.items)
         files.write_json(ABOUT, asdict(self.about))
@@ -91,4 +92,5 @@ class Pool:
             arrays["quality"],
             arrays["prices"],
             {name.removeprefix("raw."): a for name, a in arrays.items() if name.startswith("raw.")},
+            arrays.get("inputs"),
         )
