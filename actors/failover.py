@@ -46,6 +46,14 @@ class ExpertError(Exception):
     """A model process that did not answer; the message is one line."""
 
 
+class LostError(ExpertError):
+    """A model process that died, or is of no use any more."""
+
+
+class LateError(LostError):
+    """A model process that did not answer in time."""
+
+
 async def call_with_failover(
     call: Callable[[], Awaitable[T]], *, deadline_s: float, first_delay_s: float = 0.2
 ) -> T:
@@ -70,7 +78,7 @@ async def call_with_failover(
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, LONGEST_DELAY_S)
     except TimeoutError:
-        raise ExpertError(f"no answer within {deadline_s:g} s: {seen}") from None
+        raise LateError(f"no answer within {deadline_s:g} s: {seen}") from None
 
 
 def reason(error: BaseException) -> str:
@@ -111,10 +119,11 @@ class CrashJournal:
 
 
 def guarded(journal: CrashJournal, work: str, act: Callable[[], T], limit: int = MAX_CRASHES) -> T:
-    """What `act` returns; `ExpertError` when it raises, or when `work` killed the process `limit` times."""
+    """What `act` returns; `ExpertError` when it raises, `LostError` when `work` killed the process `limit`
+    times."""
     # The count stays after giving up: the next block may kill the process before this answer is through.
     if journal.crashes(work) >= limit:
-        raise ExpertError(f"gave up: the process died {limit} time{'s' * (limit > 1)} on this block")
+        raise LostError(f"gave up: the process died {limit} time{'s' * (limit > 1)} on this block")
     with journal.working_on(work):
         try:
             return act()
