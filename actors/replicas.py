@@ -5,6 +5,7 @@ share.
 
 The bridge is one light CPU actor that only awaits: it keeps a bounded number of blocks in flight, gives each
 to the least busy of a model's long-lived actors, and hands rows of facts, never texts, to the coordinator.
+Ray Data is imported where it is used: the processes of models need it not, and start sooner.
 """
 
 import asyncio
@@ -15,7 +16,6 @@ from typing import Any, Protocol, TypeVar
 import pyarrow as pa
 import ray
 from ray.actor import ActorHandle
-from ray.data import ActorPoolStrategy, DataContext
 
 from actors.engines.base import EngineError
 from actors.failover import call_with_failover
@@ -121,6 +121,8 @@ class Turns:
 
 def warm_up() -> None:
     """Let Ray Data start what it starts once in a process, which takes seconds: while models load, say."""
+    import ray.data
+
     one = ray.data.from_arrow(pa.table({"number": [0]}))
     one.map_batches(lambda batch: batch, num_cpus=0.1).materialize()
 
@@ -129,7 +131,9 @@ def sharded(
     bridge: type, arguments: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], name: str
 ) -> Iterator[dict[str, Any]]:
     """Facts that one `bridge` (a class for `map_batches`, made with `arguments`) yields for each row."""
-    context = DataContext.get_current()
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     blocks = ray.data.from_arrow([pa.Table.from_pylist([dict(row)]) for row in rows])
     blocks.set_name(name)
@@ -138,7 +142,7 @@ def sharded(
         fn_constructor_kwargs=dict(arguments),
         batch_size=None,
         num_cpus=0.1,
-        compute=ActorPoolStrategy(
+        compute=ray.data.ActorPoolStrategy(
             size=1, max_concurrent_calls_per_actor=IN_FLIGHT, max_tasks_in_flight_per_actor=2 * IN_FLIGHT
         ),
     )

@@ -48,7 +48,7 @@ def embed(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
 
 def pool(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     """Write the pool. `params`: items (step), classes, warnings, experts (each its configuration and its step
-    `answers`), answer, features, unit, prices, vectors (step)."""
+    `answers`), answer, features, unit, prices, and the step `vectors` where there is one."""
     gathered = Gathered(run, params)
     kept = gathered.answered
     items = gathered.items.filter(pa.array(kept))

@@ -56,8 +56,10 @@ def collect(config: FoeConfig, session: Session, run: Run, steps: Steps, board: 
         ],
         **{name: identity(getattr(config, name)) for name in ("answer", "features", "unit", "prices")},
     }
-    texts = steps.one(Call("vectors", "actors.routing.assembling:embed", params, EMBEDS))
-    return steps.one(Call("pool", "actors.routing.assembling:pool", {**params, "vectors": texts.key})).key
+    if config.answer == "expert" or config.features.prompt:
+        vectors = steps.one(Call("vectors", "actors.routing.assembling:embed", params, EMBEDS))
+        params["vectors"] = vectors.key
+    return steps.one(Call("pool", "actors.routing.assembling:pool", params)).key
 
 
 def _items_params(config: FoeConfig, live: LiveExperts) -> dict[str, Any]:

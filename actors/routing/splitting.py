@@ -23,7 +23,7 @@ def parts_of(config: FoeConfig, items: pd.DataFrame, source: pd.DataFrame) -> pa
         part[values.isin(split.fit)] = "fit"
         part[values.isin(split.test)] = "test"
     else:
-        half = int(n * split.share)
+        half = int(min(n, split.limit or n) * split.share)
         part[shuffled[:half]], part[shuffled[half:]] = "fit", "test"
     if split.limit:
         part[shuffled[split.limit :]] = ""
