@@ -167,6 +167,8 @@ def _record(spec: ExpertSpec, items: Sequence[str], answers: Sequence[Answer], s
 
 def answers_of(table: pa.Table) -> list[Answer]:
     """The answers in a stored block."""
-    names = ("vector", "text", "prompt_tokens", "completion_tokens", "error")
-    rows = zip(*(table[name].to_pylist() for name in names), strict=True)
-    return [Answer(None if vector is None else np.array(vector), *rest) for vector, *rest in rows]
+    # Not by way of Python's numbers: a vector may have thousands.
+    vectors = [vector.values.to_numpy() if vector.is_valid else None for vector in table["vector"]]
+    names = ("text", "prompt_tokens", "completion_tokens", "error")
+    rest = zip(*(table[name].to_pylist() for name in names), strict=True)
+    return [Answer(vector, *fields) for vector, fields in zip(vectors, rest, strict=True)]
