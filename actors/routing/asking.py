@@ -94,8 +94,17 @@ class Line:
             "failed": failed,
             "seconds": float(seconds),
             "stored": got is not None,
-            "error": self.error,
+            "given_up": self.given_up,
         }
+
+    @property
+    def given_up(self) -> str:
+        """Why there is no use in asking on; empty while there is."""
+        if self.lost_in_a_row >= BROKEN_AFTER:
+            return f"{self.lost_in_a_row} texts in a row ended its process; first: {self.error}"
+        if self.failed > self.most_failed:
+            return f"more than {MAX_FAILED:.0%} of the items failed; first: {self.error}"
+        return ""
 
     def _known(self, number: int) -> list[Answer]:
         """The answers of an earlier attempt on a block, some of which failed; none where there was none."""
@@ -104,7 +113,7 @@ class Line:
 
     async def _settled(self, texts: Sequence[str], attempt: int = 1) -> Answered | None:
         """Answers to texts, with errors for those that fail alone too; None when the expert is given up."""
-        if self.lost_in_a_row >= BROKEN_AFTER or self.failed > self.most_failed:
+        if self.given_up:
             return None
         got = await self.turns.take(lambda replica: answer_block(replica, texts, self.spec))
         answers, seconds = list(got.answers), got.seconds
@@ -139,7 +148,7 @@ def file_name(number: int) -> str:
 def ask_all(
     items: str, experts: Mapping[str, Asked], missing: Sequence[tuple[str, int]], name: str
 ) -> Iterator[dict[str, Any]]:
-    """Facts of each block (expert, asked, failed, seconds, stored, error) as it is done.
+    """Facts of each block (expert, asked, failed, seconds, stored, given_up) as it is done.
 
     `items` is the URI of the step that holds the items, `missing` are the blocks without an answer.
     """

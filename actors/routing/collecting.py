@@ -217,7 +217,7 @@ class Collection:
                     name, asked=facts["asked"], failed=facts["failed"], seconds=facts["seconds"]
                 )
             else:
-                self.errors[name] = f"given up, at most {MAX_FAILED:.0%} may fail; first: {facts['error']}"
+                self.errors[name] = f"given up: {facts['given_up']}"
             if self.steps.stopped():
                 raise StoppedError
 
