@@ -107,10 +107,12 @@ def undisturbed(ray_session, small, tmp_path_factory) -> Place:
 @pytest.mark.ray
 def test_classifiers_become_a_pool(place, small):
     prices = {"price_per_call": 1, "price_per_million_tokens": {"prompt": 1e6, "completion": 0}}
-    experts = [classifier("ab", small / "ab"), {**linear("linear", small), **prices}]
-    pool = place.collect(config(small, *experts, prices={"ab": 2}))
+    trained = {**classifier("ab", small / "ab"), "trained_on": {"path": str(small / "items.jsonl")}}
+    experts = [trained, {**linear("linear", small), **prices}]
+    pool = place.collect(config(small, *experts, prices={"ab": 2}, in_sample=True))
     assert pool.about.experts == ("ab", "linear") and pool.about.classes == ("negative", "positive")
-    assert (pool.about.dropped, pool.about.warnings, pool.about.unit) == (0, (), "$ per request")
+    assert (pool.about.dropped, pool.about.unit) == (0, "$ per request")
+    assert pool.about.warnings == ("expert ab was trained on 60 of 60 items, e.g. item 0",)
     truth = [("negative", "positive").index(label) for _, label in texts(ITEMS)]
     assert pool.labels.tolist() == pool.items["label"].to_pylist() == truth
     for k, block in enumerate(pool.blocks):
@@ -178,7 +180,7 @@ def test_poisonous_item_is_left_out_and_the_others_are_answered(place, small, wa
 @pytest.mark.ray
 def test_resume_and_another_expert_ask_only_what_is_missing(place, small, watched, undisturbed):
     asked = watched()
-    one, two = linear("one", small), linear("two", small, temperature=2)
+    one, two = linear("one", small), {**linear("two", small, temperature=2), "replicas": 2}
     begun = lambda: any(e["answered"] for e in place.board.view(0)["experts"].values())  # noqa: E731
     with pytest.raises(StoppedError):
         place.collect(config(small, one), stopped=begun)
