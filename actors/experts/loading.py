@@ -13,6 +13,7 @@ from actors.stms.base import DESCRIPTION, Description
 from cluster.storage import Storage, StorageError
 from configs.load import locate
 from configs.schema.expert import ClassifierModel
+from configs.schema.stm import FullStm
 
 FAULTS = (
     OSError,
@@ -31,14 +32,15 @@ def load_classifier(spec: ClassifierModel, labels: Sequence[str]) -> Answerer:
     try:
         with _folder(spec.model) as folder:
             described = Description.read(Path(folder)) if (Path(folder) / DESCRIPTION).is_file() else None
-            if described is not None and described.spec.kind != "full":
+            small = described.spec if described is not None else None
+            if small is not None and not isinstance(small, FullStm):
                 from actors.experts.small import SmallClassifier
 
                 return SmallClassifier(spec, stms.load(Path(folder)), labels)
             from actors.experts.classifier import SequenceClassifier
 
-            if described is not None:
-                length = described.spec.eval_max_length or described.spec.max_length
+            if small is not None:
+                length = small.eval_max_length or small.max_length
                 spec = spec.model_copy(update={"max_length": length})
             return SequenceClassifier(spec, folder, labels)
     except FAULTS as error:

@@ -81,7 +81,7 @@ class Line:
         answers = self._known(number) or [NOT_ASKED] * len(items)
         missing = [place for place, answer in enumerate(answers) if answer.error]
         got = await self._settled([texts[place] for place in missing])
-        failed = seconds = 0
+        failed, seconds = 0, 0.0
         if got is not None:
             for place, answer in zip(missing, got.answers, strict=True):
                 answers[place] = answer
@@ -92,7 +92,7 @@ class Line:
             "expert": self.spec.name,
             "asked": len(items),
             "failed": failed,
-            "seconds": float(seconds),
+            "seconds": seconds,
             "stored": got is not None,
             "given_up": self.given_up,
         }

@@ -80,9 +80,8 @@ def read(
     for name, column in (("domain", source.domain), ("reference", source.reference)):
         if column or (name == "domain" and name in rows.column_names):
             columns[name] = strings_of(source, rows, column or name).to_pylist()
-    whole = parts_of(
-        FoeConfig.model_construct(split=split, seed=seed), pd.DataFrame(columns), rows.to_pandas()
-    )
+    config = FoeConfig.model_construct(**{"split": split, "seed": seed})
+    whole = parts_of(config, pd.DataFrame(columns), rows.to_pandas())
     table = whole.filter([bool(part) for part in whole["part"].to_pylist()])
     return table.replace_schema_metadata(None), classes
 
