@@ -1,5 +1,8 @@
 """From stored answers of live experts to a pool: what each answer is worth, what it cost, and its vector.
 
+Where responses are chosen, a block begins with a code of the answer (equal answers to an item have equal
+codes, -1 is none).
+
 projections.safetensors    per generator and for the items' own vectors: what made blocks of raw vectors
 """
 
@@ -23,7 +26,7 @@ from actors.vectors import embed_once, read_vectors
 from cluster.storage import Run, Step
 from configs.schema.expert import ExpertSpec
 from configs.schema.foe import Features
-from fusion.routing.answers import JUDGES, named
+from fusion.routing.answers import JUDGES, codes, gist, named
 from fusion.routing.projection import Projection
 
 EMBEDS = {"num_cpus": 0.1}
@@ -123,6 +126,13 @@ class Given:
         says = [named(answer.text or "", classes) for answer in self.answers]
         return np.stack([none if label is None else np.eye(len(classes))[label] for label in says])
 
+    def gists(self, classes: Sequence[str]) -> list[str]:
+        """What it answers, in short: a label, a number or a few words; empty where there is none of these."""
+        if not self.spec.judges_labels:
+            return [gist(answer.text or "") for answer in self.answers]
+        rows = self.labels(classes)
+        return [classes[row.argmax()] if row.max() > row.min() else "" for row in rows]
+
     def quality(self, gathered: "Gathered") -> Floats:
         """What its answers (n,) are worth, from 0 to 1."""
         model = self.spec.model
@@ -194,17 +204,26 @@ class Gathered:
         """Blocks of the experts and vectors of the items, for the items answered; writes the projections."""
         made: dict[str, NDArray[Any]] = {}
         blocks = tuple(self._block(expert, made) for expert in self.experts)
+        if self.params["answer"] == "expert":
+            blocks = tuple(map(np.hstack, zip(self._codes(), blocks, strict=True)))
         texts = self.items["text"].to_pylist()
         inputs = self._projected("inputs", self._embedded(texts), made) if self.features.prompt else None
         if made:
             step.files.write_bytes(PROJECTIONS, save(made))
         return blocks, inputs
 
+    def _codes(self) -> list[Floats]:
+        """A column (n, 1) per expert that says which others answer the same."""
+        kept = np.flatnonzero(self.answered)
+        given = [expert.gists(self.params["classes"]) for expert in self.experts]
+        found = codes([[gists[row] for row in kept] for gists in given])
+        return np.split(found if self.features.responses else np.full_like(found, -1), found.shape[1], axis=1)
+
     def _block(self, expert: Given, made: dict[str, NDArray[Any]]) -> Floats:
         if self.params["answer"] == "label" or expert.spec.model.kind == "classifier":
             return expert.labels(self.params["classes"])[self.answered]
         if not self.features.responses:
-            return np.zeros((int(self.answered.sum()), 1))
+            return np.empty((int(self.answered.sum()), 0))
         if expert.lacks_vectors:
             vectors = self._embedded(expert.texts(self.items["text"].to_pylist()))
         else:

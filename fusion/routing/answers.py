@@ -4,8 +4,13 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?|[-+]?\.\d+")
 EDGES = re.compile(r"^\W+|\W+$")
+SHORT = 40
+"""A text of up to so many characters is its own gist."""
 WORD = re.compile(r"\w+")
 
 
@@ -48,6 +53,24 @@ def named(answer: str, labels: Sequence[str]) -> int | None:
         if place >= 0:
             places.append((place, -len(words), position))
     return min(places)[2] if places else None
+
+
+def gist(text: str) -> str:
+    """What a text answers, for comparison: itself if it is short, else its last number, or nothing."""
+    plainly = plain(text)
+    found = last_number(text) if len(plainly) > SHORT else None
+    return plainly if len(plainly) <= SHORT else "" if found is None else f"{found:g}"
+
+
+def codes(answers: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+    """Codes (n, K) of answers (K, n): equal answers to an item have equal codes, -1 is none."""
+    found = np.full((len(answers[0]), len(answers)), -1.0)
+    for row, given in enumerate(zip(*answers, strict=True)):
+        known: dict[str, int] = {}
+        for expert, answer in enumerate(given):
+            if answer:
+                found[row, expert] = known.setdefault(answer, len(known))
+    return found
 
 
 JUDGES: dict[str, Callable[[str, str], float]] = {"exact": exact, "contains": contains, "number": number}

@@ -107,13 +107,14 @@ def test_generators_are_judged_by_reference_and_paid_by_token(made):
     np.testing.assert_array_equal(found.prices[:, 0], [0.5 + row + 4 for row in range(N)])
     assert (found.prices[:, 1] == 7).all()
     np.testing.assert_array_equal(found.blocks[0], found.blocks[1])
-    assert found.blocks[0].shape == (N, 3) and found.raw == {}
+    assert found.blocks[0].shape == (N, 4) and found.raw == {}
+    assert not found.blocks[0][:, 0].any() and found.blocks[0][:, 1:3].any(axis=0).all()
 
 
 def test_what_responses_look_like_can_be_withheld(made):
     expert = put(made.run, [written("yes", row) for row in range(N)], **generator("exact"))
     features = identity(Features(prompt=False, responses=False))
-    assert not made.pool(expert, answer="expert", features=features).blocks[0].any()
+    assert (made.pool(expert, answer="expert", features=features).blocks[0] == -1).all()
 
 
 def test_items_that_an_expert_failed_on_are_left_out_with_a_warning(made):

@@ -145,7 +145,7 @@ def test_expert_that_fails_too_often_is_named_and_good_ones_take_its_place(place
     seq = generator("seq", engine={"model": str(t5)}, judge="label")
     pool = place.collect(job(generator("critic", pooling="last_token"), seq))
     assert place.run.read_bytes(f"steps/{kept}/manifest.json") == manifest
-    assert [block.shape for block in pool.blocks] == [(20, 2), (20, 5), (20, 5)]
+    assert [block.shape for block in pool.blocks] == [(20, 3), (20, 6), (20, 6)]
     assert pool.inputs is not None and pool.inputs.shape == (20, 5)
     np.testing.assert_array_equal(pool.values, pool.quality)
     assert set(np.unique(pool.quality)) <= {0, 1} and pool.quality[:, :2].any(axis=0).all()

@@ -1,6 +1,6 @@
 import pytest
 
-from fusion.routing.answers import contains, exact, last_number, named, number
+from fusion.routing.answers import codes, contains, exact, gist, last_number, named, number
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,11 @@ def test_the_first_label_that_is_named_counts():
     assert named("It is WORLD affairs", labels) == 3
     assert named("the worlds of art", labels) is None
     assert named("", labels) is None
+
+
+def test_equal_answers_to_an_item_have_equal_codes():
+    assert gist(" Paris.") == "paris"
+    assert gist("a long way to say that the result must be 1,200") == "1200"
+    assert gist("a long way to say nothing that could be compared") == ""
+    found = codes([["a", "b", ""], ["a", "c", "x"], ["b", "b", "x"]])
+    assert found.tolist() == [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]
