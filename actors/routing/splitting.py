@@ -22,11 +22,11 @@ def parts_of(config: FoeConfig, items: pd.DataFrame, source: pd.DataFrame) -> pa
         values = source[split.column].astype(str)
         part[values.isin(split.fit)] = "fit"
         part[values.isin(split.test)] = "test"
+        part[shuffled[split.limit or n :]] = ""
     else:
-        half = int(min(n, split.limit or n) * split.share)
-        part[shuffled[:half]], part[shuffled[half:]] = "fit", "test"
-    if split.limit:
-        part[shuffled[split.limit :]] = ""
+        used = shuffled[: split.limit or n]
+        half = int(len(used) * split.share)
+        part[used[:half]], part[used[half:]] = "fit", "test"
     for name in ("fit", "test"):
         if not (part == name).any():
             raise ConfigError(f"split: no item is in the part {name!r}, of {n} items in all")
