@@ -1,4 +1,4 @@
-"""What a run shows while it works: counts per PLM, the phase, and a log of events."""
+"""What a run shows while it works: counts per PLM or expert, the phase, and a log of events."""
 
 import threading
 import time
@@ -38,6 +38,27 @@ class PlmBoard:
         }
 
 
+@dataclass
+class ExpertBoard:
+    """Progress of one live expert."""
+
+    wanted: int = 0
+    """Items that it is to be asked about."""
+    answered: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    """Time its model took, summed over replicas."""
+
+    def view(self) -> dict[str, Any]:
+        """Numbers for a table."""
+        return {
+            "asked": self.wanted,
+            "answered": self.answered,
+            "failed": self.failed,
+            "seconds": round(self.seconds, 2),
+        }
+
+
 class Board:
     """Progress of a run, written by the coordinator and read by drivers."""
 
@@ -45,6 +66,7 @@ class Board:
         self.lock = threading.Lock()
         self.rounds, self.round, self.phase = rounds, 0, "starting"
         self.plms: dict[str, PlmBoard] = {}
+        self.experts: dict[str, ExpertBoard] = {}
         self.events: list[str] = []
 
     def enter(self, phase: str) -> None:
@@ -86,6 +108,19 @@ class Board:
                 plm.kept += sum(facts["kept"])
                 plm.rejected.update(facts["rejected"])
 
+    def start_experts(self, wanted: dict[str, int]) -> None:
+        """Begin to ask experts; `wanted` is about how many items each is asked."""
+        with self.lock:
+            self.experts = {name: ExpertBoard(wanted=count) for name, count in wanted.items()}
+
+    def answered_by(self, expert: str, *, asked: int, failed: int = 0, seconds: float = 0.0) -> None:
+        """Count items that an expert was asked about, and on how many of them it failed."""
+        with self.lock:
+            board = self.experts[expert]
+            board.answered += asked - failed
+            board.failed += failed
+            board.seconds += seconds
+
     def view(self, since: int) -> dict[str, Any]:
         """Everything a driver shows; events from number `since` on."""
         with self.lock:
@@ -94,5 +129,6 @@ class Board:
                 "round": self.round,
                 "rounds": self.rounds,
                 "plms": {name: plm.view() for name, plm in self.plms.items()},
+                "experts": {name: expert.view() for name, expert in self.experts.items()},
                 "events": self.events[since:],
             }

@@ -2,13 +2,11 @@
 
     block numbers -> map_batches(AskPlm) -> one Parquet file per block, published atomically -> block facts
 
-The bridge is one light CPU actor that only awaits: it keeps a bounded number of blocks in flight, gives each
-to the PLM's least busy replica, and hands rows of facts, never texts, to the coordinator. A block whose file
-exists is done; blocks that were lost are asked again with the same seeds.
+How the bridge works is told in `actors.replicas`. A block whose file exists is done; blocks that were lost
+are asked again with the same seeds.
 """
 
-import asyncio
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -16,19 +14,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 from ray.actor import ActorHandle
-from ray.data import ActorPoolStrategy, DataContext
 
 from actors.engines.base import Completion, Request, failure
 from actors.plm import generate_block
+from actors.replicas import Turns, sharded
 from actors.steps.requests import FILE, prompt_hash
 from cluster.storage import Storage
 from configs.schema.plm import PlmSpec, RecordedEngine
 
-IN_FLIGHT = 64
-PER_REPLICA = 2
-"""Blocks that a replica has at a time: one that it works on, and the next."""
 GIVE_UP_AFTER = 3
 ANSWERED = "blocks"
 LOST = "lost"
@@ -44,10 +38,7 @@ class AskPlm:
     def __init__(self, requests: str, answers: str, plms: Mapping[str, tuple[PlmSpec, Replicas]]) -> None:
         self.table, self.files = Storage(requests), Storage(answers)
         self.plms = plms
-        self.busy: Counter[tuple[str, int]] = Counter()
-        self.turns: defaultdict[tuple[str, int], asyncio.Semaphore] = defaultdict(
-            lambda: asyncio.Semaphore(PER_REPLICA)
-        )
+        self.turns = {p: Turns(having) for p, (_, having) in plms.items() if not isinstance(having, str)}
         self.lost: Counter[str] = Counter()
 
     async def __call__(self, batch: dict[str, np.ndarray]) -> AsyncIterator[dict[str, np.ndarray]]:
@@ -90,23 +81,10 @@ class AskPlm:
             return [failure(replicas) for _ in requests], 0.0
         if self.lost[plm] >= GIVE_UP_AFTER:
             return [failure(f"not asked: {self.lost[plm]} blocks failed before") for _ in requests], 0.0
-        choice = min(range(len(replicas)), key=lambda i: self.busy[plm, i])
-        self.busy[plm, choice] += 1
-        try:
-            # Waiting for a turn must not count as waiting for an answer, which has a time limit.
-            async with self.turns[plm, choice]:
-                answer = await generate_block(replicas[choice], requests, spec)
-        finally:
-            self.busy[plm, choice] -= 1
+        answer = await self.turns[plm].take(lambda replica: generate_block(replica, requests, spec))
         failed = all(c.finish_reason == "error" for c in answer.completions)
         self.lost[plm] = self.lost[plm] + 1 if failed else 0
         return answer.completions, answer.seconds
-
-
-def warm_up() -> None:
-    """Let Ray Data start what it starts once in a process, which takes seconds: while models load, say."""
-    one = ray.data.from_arrow(pa.table({"number": [0]}))
-    one.map_batches(lambda batch: batch, num_cpus=0.1).materialize()
 
 
 def ask_all(
@@ -121,21 +99,8 @@ def ask_all(
     `requests` and `answers` are the URIs of the step that holds the request table and of the one that takes
     the answers; `numbers` are the row groups of blocks without an answer.
     """
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
     bridge = {"requests": requests, "answers": answers, "plms": dict(plms)}
-    blocks = ray.data.from_arrow([pa.table({"number": [number]}) for number in numbers])
-    blocks.set_name(name)
-    facts = blocks.map_batches(
-        AskPlm,
-        fn_constructor_kwargs=bridge,
-        batch_size=None,
-        num_cpus=0.1,
-        compute=ActorPoolStrategy(
-            size=1, max_concurrent_calls_per_actor=IN_FLIGHT, max_tasks_in_flight_per_actor=2 * IN_FLIGHT
-        ),
-    )
-    yield from facts.iter_rows()
+    yield from sharded(AskPlm, bridge, [{"number": number} for number in numbers], name)
 
 
 def _request(block: Mapping[str, Any], row: Mapping[str, Any]) -> Request:

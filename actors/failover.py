@@ -7,6 +7,7 @@ tells the guilty block from those that waited behind it, and a request from a no
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from actors.engines.base import EngineError
+from actors.engines.base import DeviceLostError, EngineError
 
 T = TypeVar("T")
 
@@ -37,10 +38,20 @@ PASSING = (
     OutOfMemoryError,
 )
 LONGEST_DELAY_S = 5.0
+MAX_CRASHES = 3
+"""Deaths on one block before it is given up: two may be chance, killed from outside."""
 
 
 class ExpertError(Exception):
     """A model process that did not answer; the message is one line."""
+
+
+class LostError(ExpertError):
+    """A model process that died, or is of no use any more."""
+
+
+class LateError(LostError):
+    """A model process that did not answer in time."""
 
 
 async def call_with_failover(
@@ -67,7 +78,7 @@ async def call_with_failover(
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, LONGEST_DELAY_S)
     except TimeoutError:
-        raise ExpertError(f"no answer within {deadline_s:g} s: {seen}") from None
+        raise LateError(f"no answer within {deadline_s:g} s: {seen}") from None
 
 
 def reason(error: BaseException) -> str:
@@ -105,3 +116,19 @@ class CrashJournal:
             (self._folder / work).unlink(missing_ok=True)
             if not any(self._folder.iterdir()):
                 self._folder.rmdir()
+
+
+def guarded(journal: CrashJournal, work: str, act: Callable[[], T], limit: int = MAX_CRASHES) -> T:
+    """What `act` returns; `ExpertError` when it raises, `LostError` when `work` killed the process `limit`
+    times."""
+    # The count stays after giving up: the next block may kill the process before this answer is through.
+    if journal.crashes(work) >= limit:
+        raise LostError(f"gave up: the process died {limit} time{'s' * (limit > 1)} on this block")
+    with journal.working_on(work):
+        try:
+            return act()
+        except DeviceLostError:
+            # Only a new process helps; leaving without clean-up keeps the journal's entry.
+            os._exit(1)
+        except Exception as error:  # a process boundary: a bad block must not end the run
+            raise ExpertError(f"{type(error).__name__}: {reason(error)}") from None

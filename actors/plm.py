@@ -9,7 +9,6 @@ in its completions: an exception of the engine at once, the death of the process
 import os
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -19,21 +18,11 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
-from actors.engines.base import (
-    Completion,
-    DeviceLostError,
-    Engine,
-    EngineError,
-    Request,
-    failure,
-    load_engine,
-)
-from actors.failover import CrashJournal, ExpertError, call_with_failover, reason
+from actors.engines.base import Completion, Engine, EngineError, Request, failure, load_engine
+from actors.failover import CrashJournal, ExpertError, call_with_failover, guarded
+from actors.replicas import launch
 from configs.schema.plm import PlmSpec, Sampling
 
-MAX_CRASHES = 3
-"""Deaths on one block before it is given up: two may be chance, killed from outside."""
-MAX_PENDING_CALLS = 64
 Loader = Callable[[PlmSpec, Sequence[str], int], Engine]
 
 
@@ -83,23 +72,12 @@ class Plm:
         """Answer a block of requests; error completions for all if it raises or keeps killing us."""
         engine = self._engine
         block = blake2b("\n".join(request.id for request in requests).encode(), digest_size=16).hexdigest()
-        # The count stays after giving up: the next block may kill the process before this answer is through.
-        if self._journal.crashes(block) >= MAX_CRASHES:
-            return failed(requests, f"gave up: the process died {MAX_CRASHES} times on this block")
         started = time.perf_counter()
-        with self._journal.working_on(block):
-            completions = _guarded(engine, requests, sampling)
+        try:
+            completions = guarded(self._journal, block, lambda: engine.generate(requests, sampling))
+        except ExpertError as error:
+            return failed(requests, str(error))
         return Generated(completions, time.perf_counter() - started)
-
-
-def _guarded(engine: Engine, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-    try:
-        return engine.generate(requests, sampling)
-    except DeviceLostError:
-        # Only a new process helps; leaving without clean-up keeps the journal's entry.
-        os._exit(1)
-    except Exception as error:  # a process boundary: a bad block must not end the run
-        return failed(requests, f"{type(error).__name__}: {reason(error)}").completions
 
 
 def failed(requests: Sequence[Request], why: str) -> Generated:
@@ -115,26 +93,9 @@ def start_plm(
     num_cpus: float | None = None,
     load: Loader = load_engine,
 ) -> list[ActorHandle[Plm]]:
-    """Start the replicas of a PLM and return their actor handles at once; they load in the background.
-
-    A replica that the cluster has no room for stays pending, which is what makes an autoscaler add a node.
-    `num_cpus` replaces the CPUs of the configuration, per replica.
-    """
-    actor = ray.remote(  # type: ignore[call-overload]
-        max_restarts=-1,
-        max_task_retries=0,
-        max_pending_calls=MAX_PENDING_CALLS,
-        concurrency_groups={"status": 2},
-    )(Plm)
-    sized = actor.options(
-        num_cpus=spec.num_cpus if num_cpus is None else num_cpus,
-        num_gpus=spec.num_gpus,
-        accelerator_type=spec.accelerator_type,
-    )
-    return [
-        sized.remote(spec, tuple(labels), seed, f"{spec.name}-{uuid.uuid4().hex}", load)
-        for _ in range(spec.replicas)
-    ]
+    """Start the replicas of a PLM; see `launch`."""
+    seen = tuple(labels)
+    return launch(Plm, spec, lambda journal: (spec, seen, seed, journal, load), num_cpus)
 
 
 async def wait_ready(handle: ActorHandle[Plm], spec: PlmSpec) -> dict[str, Any]:

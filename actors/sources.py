@@ -38,15 +38,40 @@ def read_labelled(source: Source, labels: Sequence[str]) -> pa.Table:
     table = _columns(source, columns)
     if table.num_rows == 0:
         raise ConfigError(f"{_name(source)}: holds no rows")
-    texts = _strings(source, table, source.text)
+    texts = texts_of(source, table)
+    return pa.table({"text": texts, "label": label_ids(source, names_of(source, table, texts), labels)})
+
+
+def read_rows(source: Source) -> pa.Table:
+    """All columns of a source; ConfigError when there are no rows."""
+    table = _columns(source, None)
+    if table.num_rows == 0:
+        raise ConfigError(f"{_name(source)}: holds no rows")
+    return table
+
+
+def texts_of(source: Source, table: pa.Table) -> pa.ChunkedArray:
+    """The texts of rows of a source, pairs joined; ConfigError when one is missing."""
+    texts = strings_of(source, table, source.text)
     if source.text_b:
-        texts = pc.binary_join_element_wise(texts, _strings(source, table, source.text_b), SEPARATOR)
+        texts = pc.binary_join_element_wise(texts, strings_of(source, table, source.text_b), SEPARATOR)
     if texts.null_count:
         raise ConfigError(f"{_name(source)}: {texts.null_count} rows have no {source.text}")
+    return texts
+
+
+def names_of(source: Source, table: pa.Table, texts: pa.ChunkedArray) -> list[str]:
+    """The label names of rows of a source, whose texts are `texts`."""
+    _check_columns(source, table, [source.label])
     values = table.column(source.label).to_pylist()
     names = [source.label_names.get(str(value), str(value)) for value in values]
     for mark, label in source.marked.items():
         names = [label if mark in text else name for name, text in zip(names, texts.to_pylist(), strict=True)]
+    return names
+
+
+def label_ids(source: Source, names: Sequence[str], labels: Sequence[str]) -> pa.Array:
+    """Class ids by position in `labels`; ConfigError for a name that is none of them."""
     unknown = sorted(set(names) - set(labels))
     if unknown:
         raise ConfigError(
@@ -54,10 +79,12 @@ def read_labelled(source: Source, labels: Sequence[str]) -> pa.Table:
             f"allowed: {', '.join(labels)} (map other names with label_names)"
         )
     ids = {name: index for index, name in enumerate(labels)}
-    return pa.table({"text": texts, "label": pa.array([ids[name] for name in names], pa.int32())})
+    return pa.array([ids[name] for name in names], pa.int32())
 
 
-def _strings(source: Source, table: pa.Table, column: str) -> pa.ChunkedArray:
+def strings_of(source: Source, table: pa.Table, column: str) -> pa.ChunkedArray:
+    """A column of rows of a source as strings; ConfigError when it is absent or holds something else."""
+    _check_columns(source, table, [column])
     try:
         return table.column(column).cast(pa.string())
     except pa.ArrowException:
@@ -68,15 +95,20 @@ def _name(source: Source) -> str:
     return source.path or f"hub data set {source.dataset}"
 
 
-def _columns(source: Source, columns: list[str]) -> pa.Table:
+def _columns(source: Source, columns: list[str] | None) -> pa.Table:
     table = _from_hub(source) if source.path is None else _from_file(source.path)
+    if columns is not None:
+        _check_columns(source, table, columns)
+        table = table.select(columns)
+    return table.slice(0, source.limit) if source.limit else table
+
+
+def _check_columns(source: Source, table: pa.Table, columns: Sequence[str]) -> None:
     for column in columns:
         if column not in table.column_names:
             raise ConfigError(
                 f"{_name(source)}: no column {column!r}; there are {', '.join(table.column_names)}"
             )
-    table = table.select(columns)
-    return table.slice(0, source.limit) if source.limit else table
 
 
 def _from_file(path: str) -> pa.Table:

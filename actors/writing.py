@@ -16,10 +16,11 @@ import ray
 from ray.actor import ActorHandle
 
 from actors.board import Board
-from actors.dispatch import ANSWERED, LOST, Replicas, ask_all, warm_up
+from actors.dispatch import ANSWERED, LOST, Replicas, ask_all
 from actors.engines.base import EngineError
 from actors.failover import call_with_failover
-from actors.plm import start_plm, wait_ready
+from actors.plm import start_plm
+from actors.replicas import ready_ones, warm_up
 from actors.steps.runner import Call, Done, StepError, Steps, StoppedError
 from cluster.session import Session
 from cluster.storage import Step
@@ -101,20 +102,15 @@ class Writers:
         await asyncio.gather(asyncio.to_thread(warm_up), *ready)
 
     async def _ready(self, plm: PlmSpec, replicas: list[ActorHandle]) -> None:
-        waits = (wait_ready(replica, plm) for replica in replicas)
-        answers = await asyncio.gather(*waits, return_exceptions=True)
-        ready = []
-        for replica, answer in zip(replicas, answers, strict=True):
-            if isinstance(answer, EngineError):
-                raise StepError(f"plm {plm.name}: {answer}")
-            if isinstance(answer, BaseException):
-                self.failed[plm.name] = f"did not start: {' '.join(str(answer).split())[:200]}"
-                ray.kill(replica)
-            else:
-                ready.append(replica)
+        try:
+            ready, why = await ready_ones(replicas, plm.start_timeout_s)
+        except EngineError as error:
+            raise StepError(f"plm {plm.name}: {error}") from None
         if ready:
             self.replicas[plm.name] = ready
             self.failed.pop(plm.name, None)
+        else:
+            self.failed[plm.name] = why
 
     def callable(self) -> dict[str, tuple[PlmSpec, Replicas]]:
         """Every PLM with its replicas, or with why it has none."""

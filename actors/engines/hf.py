@@ -25,7 +25,10 @@ from transformers import (
 
 from actors.engines.base import Completion, DeviceLostError, EngineError, Request, failure
 from actors.engines.decoding import Ending, Written, write
+from actors.engines.pooling import pooled
+from actors.vectors import Vectors
 from configs.load import locate
+from configs.schema.expert import Pooling
 from configs.schema.plm import Sampling, TransformersEngine
 
 OPEN_QUOTE = '"'
@@ -59,23 +62,42 @@ class Transformers:
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Write a continuation for each request; those that do not fit the context get error completions."""
-        completions: dict[int, Completion] = {}
+        return [completion for completion, _ in self.written(requests, sampling)]
+
+    def written(
+        self, requests: Sequence[Request], sampling: Sampling
+    ) -> list[tuple[Completion, tuple[list[int], list[int]]]]:
+        """What `generate` returns, each with the token ids of the prompt and of what was written."""
+        answers: dict[int, tuple[Completion, tuple[list[int], list[int]]]] = {}
         prompts: dict[int, list[list[int]]] = {}
         for place, request in enumerate(requests):
             counters = request.counter_prompts if sampling.self_debias else ()
             prompts[place] = [self._ids(text, self._chat) for text in (request.prompt, *counters)]
             problem = self._problem(prompts[place], sampling)
             if problem:
-                completions[place] = failure(problem)
+                answers[place] = failure(problem), (prompts[place][0], [])
         groups: dict[int, list[int]] = defaultdict(list)
         for place in range(len(requests)):
-            if place not in completions:
+            if place not in answers:
                 groups[len(prompts[place])].append(place)
         for places in groups.values():
             written = self._write([prompts[p] for p in places], [requests[p].seed for p in places], sampling)
             for place, row in zip(places, written, strict=True):
-                completions[place] = self._completion(row, sum(map(len, prompts[place])))
-        return [completions[place] for place in range(len(requests))]
+                completion = self._completion(row, sum(map(len, prompts[place])))
+                answers[place] = completion, (prompts[place][0], self._without_end(row.tokens))
+        return [answers[place] for place in range(len(requests))]
+
+    def states(
+        self, texts: Sequence[tuple[list[int], list[int]]], pooling: Pooling, size: int
+    ) -> Vectors | None:
+        """Pooled vectors (n, d) of prompts and answers in token ids; None where the model has none."""
+        try:
+            return pooled(self._model, texts, pooling, size)
+        except torch.AcceleratorError as error:
+            raise DeviceLostError(str(error).partition("\n")[0]) from None
+
+    def _without_end(self, tokens: list[int]) -> list[int]:
+        return tokens[:-1] if tokens and tokens[-1] in self._end_tokens else tokens
 
     def _ids(self, prompt: str, chat: bool) -> list[int]:
         """Token ids of a prompt; in a chat, its open quote becomes the beginning of the reply."""
@@ -118,9 +140,8 @@ class Transformers:
         if row.ended == "error" or row.ended is None:
             return failure("the model's probabilities are not numbers")
         count = len(row.tokens)
-        ended = row.tokens[-1] in self._end_tokens
         return Completion(
-            text=self._tokenizer.decode(row.tokens[: count - ended], skip_special_tokens=True),
+            text=self._tokenizer.decode(self._without_end(row.tokens), skip_special_tokens=True),
             finish_reason=row.ended,
             prompt_tokens=prompt_tokens,
             completion_tokens=count,

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from configs.schema.base import RESOURCE, Strict
+from configs.schema.expert import LiveExperts
 from configs.schema.stm import HeadStm
 
 Fuser = Literal["knn", "logistic", "mlp", "trees"]
@@ -41,7 +42,7 @@ class DigitsExperts(Strict):
     """Digits that an expert knows."""
 
 
-Experts = Annotated[RecordedExperts | DigitsExperts, Field(discriminator="kind")]
+Experts = Annotated[RecordedExperts | DigitsExperts | LiveExperts, Field(discriminator="kind")]
 
 
 class Split(Strict):
@@ -67,7 +68,7 @@ class Features(Strict):
     vectors: Literal["spread", "one_hot"] = "spread"
     """How a label and its confidence become a vector: the rest shared by the other labels, or 0 there."""
     prompt: bool = True
-    """Routing among generators: a vector of the prompt, which costs nothing."""
+    """Routing among generators, and live experts: a vector of the item's text, which costs nothing."""
     responses: bool = True
     """Routing among generators: what an expert answered, as a vector of its text, or by its short answer."""
     encoder: HeadStm = HeadStm(max_length=64)
@@ -165,7 +166,26 @@ class FoeConfig(Strict):
             trained = [name for name in chosen or () if self.answer == "expert" and name == "mlp"]
             if trained:
                 raise ValueError(f"{kind}: mlp predicts labels only; allowed: knn, logistic, trees")
+        if isinstance(self.experts, LiveExperts):
+            self._check_live(self.experts)
         return self
+
+    def _check_live(self, experts: LiveExperts) -> None:
+        if self.cost_column:
+            raise ValueError("cost_column: belongs to recorded experts; live ones have price_per_call")
+        unknown = [name for name in self.prices if name not in experts.names]
+        if unknown:
+            raise ValueError(f"prices: no expert {unknown[0]!r}; there are {', '.join(experts.names)}")
+        free = [e.name for e in experts.pool if not e.priced and e.name not in self.prices]
+        if free and len(free) < len(experts.pool):
+            raise ValueError(f"experts.pool: {free[0]} has no price, others have one; give it price_per_call")
+        if self.answer == "label":
+            others = [e.name for e in experts.pool if not e.judges_labels]
+            if others:
+                raise ValueError(
+                    f"experts.pool: {others[0]} does not answer with labels; allowed for answer: label are "
+                    "classifiers, and generators with judge: label"
+                )
 
     def fuser_kinds(self) -> tuple[Fuser, ...]:
         """The fusers of all outputs."""

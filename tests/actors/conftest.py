@@ -1,4 +1,4 @@
-"""Tiny random models with a tiny tokenizer, in folders as a hub would hold them."""
+"""Tiny random models with a tiny tokenizer, in folders as a hub would hold them, and tiny experts."""
 
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
+
+from tests import experts
 
 TEXT = ['The movie review in positive sentiment is: "', "A plain tale, told with care.\nIt was bad?"]
 SPECIAL = ["<pad>", "</s>", "<s>"]
@@ -76,3 +78,9 @@ def t5(tokenizer, tmp_path_factory) -> Path:
         vocab_size=len(tokenizer), **shape, **_special(), decoder_start_token_id=0, tie_word_embeddings=False
     )
     return _saved(T5ForConditionalGeneration(config), tokenizer, tmp_path_factory.mktemp("t5"))
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory) -> Path:
+    """A folder with tiny models that answer, and items; see `tests.experts.write`."""
+    return experts.write(tmp_path_factory.mktemp("experts"))

@@ -1,0 +1,1 @@
+"""Models that answer: classifiers and generators behind one small protocol (`base.Answerer`)."""

@@ -1,0 +1,247 @@
+"""From stored answers of live experts to a pool: what each answer is worth, what it cost, and its vector.
+
+Where responses are chosen, a block begins with a code of the answer (equal answers to an item have equal
+codes, -1 is none).
+
+projections.safetensors    per generator and for the items' own vectors: what made blocks of raw vectors
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+from safetensors.numpy import save
+
+from actors.experts.base import Answer
+from actors.routing.asking import MAX_FAILED, answers_of
+from actors.routing.items import FILE
+from actors.routing.pool import About, Pool
+from actors.steps.runner import StepError
+from actors.steps.training import vector_cache
+from actors.vectors import embed_once, read_vectors
+from cluster.storage import Run, Step
+from configs.schema.expert import ExpertSpec
+from configs.schema.foe import Features
+from fusion.routing.answers import JUDGES, codes, gist, named
+from fusion.routing.projection import Projection
+
+EMBEDS = {"num_cpus": 0.1}
+TEXTS = "texts.parquet"
+PROJECTIONS = "projections.safetensors"
+Floats = NDArray[np.float64]
+
+
+def embed(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
+    """Have texts embedded that need a vector: the items' own, and prompts with answers of generators whose
+    models give none. `params`: those of `pool`."""
+    gathered = Gathered(run, params)
+    texts = gathered.items["text"].to_pylist() if gathered.features.prompt else []
+    for expert in gathered.experts:
+        if gathered.features.responses and expert.lacks_vectors:
+            texts += expert.texts(gathered.items["text"].to_pylist())
+    if not texts:
+        return {"embedded": 0}
+    step.files.write_table(TEXTS, pa.table({"text": pa.array(list(dict.fromkeys(texts)), pa.string())}))
+    return {"embedded": embed_once(step.files.below(TEXTS).uri, vector_cache(run), gathered.features.encoder)}
+
+
+def pool(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
+    """Write the pool. `params`: items (step), classes, warnings, experts (each its configuration and its step
+    `answers`), answer, features, unit, prices, and the step `vectors` where there is one."""
+    gathered = Gathered(run, params)
+    kept = gathered.answered
+    items = gathered.items.filter(pa.array(kept))
+    for part in ("fit", "test"):
+        if part not in items["part"].to_pylist():
+            raise StepError(f"no item of the part {part!r} was answered by all experts")
+    worth = np.stack([expert.quality(gathered) for expert in gathered.experts], axis=1)
+    blocks, inputs = gathered.blocks(step)
+    about = gathered.about
+    raw: dict[str, NDArray[Any]] = {}
+    values = quality = worth[kept]
+    if about.answer == "label":
+        values = np.eye(len(about.classes))[items["label"].to_numpy()]
+        raw = {
+            "labels": np.stack([block.argmax(axis=1) for block in blocks], axis=1).astype(np.int64),
+            "confidence": np.stack([block.max(axis=1) for block in blocks], axis=1),
+        }
+    columns = [name for name in items.column_names if name != "reference"]
+    found = Pool(about, items.select(columns), blocks, values, quality, gathered.prices[kept], raw, inputs)
+    found.write(step.files)
+    return {
+        "items": len(found),
+        "experts": list(about.experts),
+        "dropped": about.dropped,
+        "warnings": list(about.warnings),
+        "vectors": {expert.spec.name: expert.kind_of_vector for expert in gathered.experts},
+    }
+
+
+class Given:
+    """The answers of one expert to all items."""
+
+    def __init__(self, run: Run, params: dict[str, Any]) -> None:
+        self.spec = ExpertSpec.model_validate({k: v for k, v in params.items() if k != "answers"})
+        files = run.below(f"steps/{params['answers']}")
+        manifest = files.read_json("manifest.json")
+        self.failed, self.reason = int(manifest["failed"]), str(manifest["reason"])
+        self.answers: list[Answer] = [a for f in manifest["files"] for a in answers_of(files.read_table(f))]
+
+    @property
+    def good(self) -> NDArray[np.bool_]:
+        """Which items (n,) it has answered."""
+        return np.array([answer.error is None for answer in self.answers])
+
+    @property
+    def lacks_vectors(self) -> bool:
+        """Whether its answers have no vectors."""
+        return all(answer.vector is None for answer in self.answers)
+
+    @property
+    def kind_of_vector(self) -> str:
+        """How its answers became vectors: `labels`, the pooling of its states, or `encoder`."""
+        model = self.spec.model
+        if model.kind == "classifier":
+            return "labels"
+        return "encoder" if self.lacks_vectors else model.pooling
+
+    def texts(self, items: Sequence[str]) -> list[str]:
+        """What stands for a prompt with its answer where the model gives no states."""
+        model = self.spec.model
+        assert model.kind == "generator"  # noqa: S101 - classifiers always have vectors
+        prompts = (model.prompt.replace("{text}", text) for text in items)
+        pairs = zip(prompts, self.answers, strict=True)
+        return [f"{prompt} {answer.text or ''}" for prompt, answer in pairs]
+
+    def labels(self, classes: Sequence[str]) -> Floats:
+        """Probabilities (n, C) of labels; equal ones where an answer names no label."""
+        if self.spec.model.kind == "classifier":
+            rows = [np.zeros(len(classes)) if a.vector is None else a.vector for a in self.answers]
+            return np.stack(rows).astype(float)
+        none = np.full(len(classes), 1 / len(classes))
+        says = [named(answer.text or "", classes) for answer in self.answers]
+        return np.stack([none if label is None else np.eye(len(classes))[label] for label in says])
+
+    def gists(self, classes: Sequence[str]) -> list[str]:
+        """What it answers, in short: a label, a number or a few words; empty where there is none of these."""
+        if not self.spec.judges_labels:
+            return [gist(answer.text or "") for answer in self.answers]
+        rows = self.labels(classes)
+        return [classes[row.argmax()] if row.max() > row.min() else "" for row in rows]
+
+    def quality(self, gathered: "Gathered") -> Floats:
+        """What its answers (n,) are worth, from 0 to 1."""
+        model = self.spec.model
+        if model.kind == "generator" and model.judge != "label":
+            references = gathered.items["reference"].to_pylist()
+            pairs = zip(self.answers, references, strict=True)
+            return np.array([JUDGES[model.judge](a.text or "", r or "") for a, r in pairs])
+        labels = self.labels(gathered.about.classes)
+        truth = gathered.items["label"].to_numpy()
+        right = labels.argmax(axis=1) == truth
+        return (right & (labels.max(axis=1) > labels.min(axis=1))).astype(float)
+
+    def prices(self, known: dict[str, float]) -> Floats:
+        """What the calls (n,) cost."""
+        spec, tokens = self.spec, self.spec.price_per_million_tokens
+        if spec.name in known or not spec.priced:
+            return np.full(len(self.answers), known.get(spec.name, 1.0))
+        prices = np.full(len(self.answers), spec.price_per_call or 0.0)
+        if tokens is not None:
+            counts = np.array([[a.prompt_tokens, a.completion_tokens] for a in self.answers], float)
+            prices += counts @ [tokens.prompt, tokens.completion] / 1e6
+        return prices
+
+
+class Gathered:
+    """The items, and what all experts answered."""
+
+    def __init__(self, run: Run, params: dict[str, Any]) -> None:
+        self.run, self.params = run, params
+        self.items = run.read_table(f"steps/{params['items']}/{FILE}").combine_chunks()
+        self.features = TypeAdapter(Features).validate_python(params["features"])
+        self.experts = [Given(run, expert) for expert in params["experts"]]
+        self.answered = np.all([expert.good for expert in self.experts], axis=0)
+        left_out = int((~self.answered).sum())
+        if left_out > MAX_FAILED * len(self.items):
+            raise StepError(
+                f"{left_out} of {len(self.items)} items lack an answer of some expert, at most "
+                f"{MAX_FAILED:.0%} may: {'; '.join(self._failures())}"
+            )
+
+    @property
+    def about(self) -> About:
+        """What the pool says of itself."""
+        params = self.params
+        priced = params["prices"] or any(expert.spec.priced for expert in self.experts)
+        return About(
+            tuple(expert.spec.name for expert in self.experts),
+            params["answer"],
+            tuple(params["classes"]),
+            params["unit"] or ("$ per request" if priced else "calls"),
+            dropped=int((~self.answered).sum()),
+            warnings=(*params["warnings"], *self._failures()),
+        )
+
+    def _failures(self) -> list[str]:
+        return [
+            f"expert {e.spec.name} failed on {e.failed} of {len(self.items)} items, which are left out; "
+            f"first: {e.reason}"
+            for e in self.experts
+            if e.failed
+        ]
+
+    @property
+    def prices(self) -> Floats:
+        """What calls (n, K) cost."""
+        return np.stack([expert.prices(self.params["prices"]) for expert in self.experts], axis=1)
+
+    def blocks(self, step: Step) -> tuple[tuple[Floats, ...], Floats | None]:
+        """Blocks of the experts and vectors of the items, for the items answered; writes the projections."""
+        made: dict[str, NDArray[Any]] = {}
+        blocks = tuple(self._block(expert, made) for expert in self.experts)
+        if self.params["answer"] == "expert":
+            blocks = tuple(map(np.hstack, zip(self._codes(), blocks, strict=True)))
+        texts = self.items["text"].to_pylist()
+        inputs = self._projected("inputs", self._embedded(texts), made) if self.features.prompt else None
+        if made:
+            step.files.write_bytes(PROJECTIONS, save(made))
+        return blocks, inputs
+
+    def _codes(self) -> list[Floats]:
+        """A column (n, 1) per expert that says which others answer the same."""
+        kept = np.flatnonzero(self.answered)
+        given = [expert.gists(self.params["classes"]) for expert in self.experts]
+        found = codes([[gists[row] for row in kept] for gists in given])
+        return np.split(found if self.features.responses else np.full_like(found, -1), found.shape[1], axis=1)
+
+    def _block(self, expert: Given, made: dict[str, NDArray[Any]]) -> Floats:
+        if self.params["answer"] == "label" or expert.spec.model.kind == "classifier":
+            return expert.labels(self.params["classes"])[self.answered]
+        if not self.features.responses:
+            return np.empty((int(self.answered.sum()), 0))
+        if expert.lacks_vectors:
+            vectors = self._embedded(expert.texts(self.items["text"].to_pylist()))
+        else:
+            pairs = zip(expert.answers, self.answered, strict=True)
+            vectors = np.stack([a.vector for a, good in pairs if good and a.vector is not None])
+        return self._projected(expert.spec.name, vectors, made)
+
+    def _embedded(self, texts: Sequence[str]) -> Floats:
+        """Vectors of texts by the encoder, of the items answered."""
+        wanted = [text for text, good in zip(texts, self.answered, strict=True) if good]
+        found, places = read_vectors(wanted, vector_cache(self.run), self.features.encoder)
+        assert found is not None and len(places) == len(wanted)  # noqa: S101 - a step embedded them
+        return np.asarray(found[np.argsort(places)], float)
+
+    def _projected(self, name: str, vectors: Floats, made: dict[str, NDArray[Any]]) -> Floats:
+        """Vectors (n, d) as a block (n, dimensions), by what the items that are learnt from look like."""
+        fit = pc.equal(self.items["part"], "fit").to_numpy()[self.answered]
+        projection = Projection(self.features.dimensions).fit(vectors[fit])
+        made[f"{name}.mean"], made[f"{name}.scale"] = projection.norm_.mean_, projection.norm_.scale_
+        made[f"{name}.components"] = np.ascontiguousarray(projection.components_)
+        return projection.transform(vectors)

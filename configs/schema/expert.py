@@ -1,0 +1,164 @@
+"""Live experts: models that answer items while a job runs, and the items that they are asked about.
+
+A `classifier` gives the task's labels their probabilities; a `generator` writes an answer, which is judged
+against a reference. Labels are aligned by name, never by number.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from configs.schema.base import RESOURCE, Strict
+from configs.schema.plm import Price, Sampling, TransformersEngine
+from configs.schema.task import Source
+
+Judge = Literal["exact", "contains", "number", "label"]
+Pooling = Literal["mean_all", "mean_output", "last_token"]
+
+
+class Items(Source):
+    """The items that experts are asked about: texts with labels or references."""
+
+    id: str | None = None
+    """Column of the items' names; the numbers of their rows when empty."""
+    domain: str | None = None
+    """Column of what an item is about; the column `domain`, where there is one, when empty."""
+    reference: str | None = None
+    """Column of the right answer, which generators' answers are judged against."""
+
+
+class ClassifierModel(Strict):
+    """A model that gives every label its probability."""
+
+    kind: Literal["classifier"] = "classifier"
+    model: str = Field(min_length=1)
+    """Folder or hub id of a Hugging Face sequence classifier, or the folder `stm` of a FuseGen run."""
+    revision: str | None = None
+    """Commit, tag or branch of the hub model."""
+    label_names: dict[str, str] = Field(default_factory=dict)
+    """What the model's labels are called in the task, where they have other names; several may mean one."""
+    temperature: PositiveFloat = 1.0
+    """Divisor of the logits; above 1 makes the model less sure."""
+    max_length: PositiveInt = 256
+    """Tokens of a text that are read; the rest is cut. A small task model reads what it was made for."""
+    batch_size: PositiveInt = 32
+    """Texts per forward pass."""
+
+
+class Answering(Sampling):
+    """How an answer is drawn: by default always the likeliest token, until the model ends it."""
+
+    top_k: int = Field(default=1, ge=0)
+    """Keep the k likeliest tokens; 0 keeps all."""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Strings that end an answer and are cut from it."""
+
+
+class GeneratorModel(Strict):
+    """A language model that writes an answer."""
+
+    kind: Literal["generator"] = "generator"
+    engine: TransformersEngine
+    """What runs it."""
+    sampling: Answering = Answering()
+    """How it samples."""
+    prompt: str = "{text}"
+    """What it is asked; `{text}` stands for the item's text."""
+    judge: Judge = "exact"
+    """What makes an answer right. `exact`: it is the reference, but for case, punctuation at its ends and
+    spaces; `contains`: the reference is in it, word by word; `number`: its last number is the reference's;
+    `label`: the first label that it names is the item's."""
+    pooling: Pooling = "mean_all"
+    """Which last-layer states become the feature vector: the mean over prompt and answer, the mean over the
+    answer, or that of the last token."""
+    batch_size: PositiveInt = 16
+    """Prompts that are answered at a time."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if "{text}" not in self.prompt:
+            raise ValueError("prompt: {text} is missing, it stands for the item's text")
+        if self.sampling.self_debias:
+            raise ValueError("sampling.self_debias: an answer has no other labels' prompts; leave it out")
+        return self
+
+
+class ExpertSpec(Strict):
+    """One expert: a model, what a call costs, and what it may use."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """What reports call it."""
+    model: Annotated[ClassifierModel | GeneratorModel, Field(discriminator="kind")]
+    """The model."""
+    price_per_call: NonNegativeFloat | None = None
+    """What one call costs."""
+    price_per_million_tokens: Price | None = None
+    """What tokens cost, on top of `price_per_call`."""
+    trained_on: Source | None = None
+    """What the expert was trained on: no item may be in it, unless `in_sample` says so."""
+    replicas: PositiveInt = Field(default=1, json_schema_extra=RESOURCE)
+    """Processes that run the model side by side."""
+    num_cpus: NonNegativeFloat = Field(default=1.0, json_schema_extra=RESOURCE)
+    """CPUs that Ray reserves for one replica."""
+    num_gpus: NonNegativeFloat = Field(default=0.0, json_schema_extra=RESOURCE)
+    """GPUs that Ray reserves for one replica; fractions share one."""
+    accelerator_type: str | None = Field(default=None, json_schema_extra=RESOURCE)
+    """GPU model that Ray must find, e.g. A100."""
+    start_timeout_s: PositiveFloat = Field(default=300.0, json_schema_extra=RESOURCE)
+    """Time in which a replica must have loaded its model, in seconds."""
+    answer_timeout_s: PositiveFloat = Field(default=600.0, json_schema_extra=RESOURCE)
+    """Time in which a block must be answered, restarts of the process included, in seconds."""
+
+    @property
+    def priced(self) -> bool:
+        """Whether it says what a call costs."""
+        return self.price_per_call is not None or self.price_per_million_tokens is not None
+
+    @property
+    def judges_labels(self) -> bool:
+        """Whether its answers are labels of the task."""
+        return self.model.kind == "classifier" or self.model.judge == "label"
+
+
+class LiveExperts(Strict):
+    """Experts that are asked while the job runs, all side by side."""
+
+    kind: Literal["live"] = "live"
+    items: Items
+    """What they are asked about."""
+    labels: tuple[str, ...] = ()
+    """Names of the labels, in the order of their ids; those of the items, sorted, when empty."""
+    pool: tuple[ExpertSpec, ...] = Field(min_length=1)
+    """The experts."""
+    block: PositiveInt = 64
+    """Items that an expert is sent at once: the unit of work, loss and resume."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the experts, in order."""
+        return tuple(expert.name for expert in self.pool)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(f"pool: experts must have different names, got {', '.join(self.names)}")
+        if self.labels and len(set(self.labels)) < max(len(self.labels), 2):
+            raise ValueError(f"labels: two different names at least, got {', '.join(self.labels)}")
+        for expert in self.pool:
+            self._check(expert)
+        return self
+
+    def _check(self, expert: ExpertSpec) -> None:
+        model = expert.model
+        if model.kind == "classifier":
+            wrong = sorted(set(model.label_names.values()) - set(self.labels)) if self.labels else []
+            if wrong:
+                raise ValueError(
+                    f"pool: expert {expert.name}: label_names: {', '.join(wrong)} is no label of the task; "
+                    f"allowed: {', '.join(self.labels)}"
+                )
+        elif model.judge != "label" and self.items.reference is None:
+            raise ValueError(
+                f"pool: expert {expert.name}: judge `{model.judge}` needs items.reference, the column of the "
+                "right answers"
+            )
