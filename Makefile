@@ -5,10 +5,10 @@ READY := .venv/.ready
 RUN ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench report
+.PHONY: help demo demo-routing test lint bench report
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml $(wildcard requirements/*.txt)
 	$(PYTHON) -m venv .venv
@@ -18,6 +18,10 @@ $(READY): pyproject.toml $(wildcard requirements/*.txt)
 demo: $(READY) ## Let four miniature language models write a data set together, and train a classifier on it
 	$(PY) -m jobs fusegen configs/fusegen/demo.yaml --run runs/demo --address local
 	@echo "Next: open runs/demo/report.html; try --set variant='[fusegen,zerogen,progen]' --run runs/more, or your own task (README)."
+
+demo-routing: $(READY) ## Learn whom of ten small classifiers to ask, one after another
+	$(PY) -m jobs foe configs/foe/digits.yaml --run runs/demo-routing --address local
+	@echo "Next: open runs/demo-routing/report.html; python -m jobs foe runs/demo-routing --inspect; or your own experts (README)."
 
 lint: $(READY) ## Style, types and import floors
 	.venv/bin/ruff check .

@@ -63,16 +63,33 @@ def fusegen(
 
 @app.command()
 def foe(
-    config: ConfigFile,
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG.yaml", help="The configuration; with --inspect, a run.")
+    ],
     overrides: Overrides = None,
     run: RunDirectory = None,
     plan: Plan = False,
+    inspect: Annotated[
+        bool, typer.Option("--inspect", help="Check the artefact of a run and print what it holds.")
+    ] = False,
+    extend: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Add the experts and items of CONFIG to the artefact of a run."),
+    ] = None,
     fresh: Fresh = False,
     address: Address = "auto",
 ) -> None:
     """Let several experts answer the same items, and learn whom to trust, and whom to ask at which price."""
     from jobs import foe as job
 
+    if inspect:
+        job.inspect(config)
+        return
+    if extend:
+        if run is None:
+            raise ConfigError("--extend: give --run, the folder of the new artefact")
+        job.extend(config, overrides or [], extend, run)
+        return
     job.main(config, overrides or [], run, plan=plan, start_over=fresh, address=address)
 
 
@@ -122,13 +139,14 @@ def pretrain(config: ConfigFile, overrides: Overrides = None) -> None:
 
 def main() -> None:
     """Run the command line and turn errors into one line and an exit status."""
+    from actors.routing.artefact import ArtefactError
     from actors.stms.base import StmError
 
     try:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # typer's answer to KeyboardInterrupt
             raise KeyboardInterrupt
-    except (ConfigError, ResumeError) as error:
+    except (ConfigError, ResumeError, ArtefactError) as error:
         _fail(2, str(error))
     except typer.Exit as error:
         sys.exit(error.exit_code)

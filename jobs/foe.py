@@ -2,16 +2,19 @@
 
 import typer
 
-from actors.routing import collected, fitting
+from actors.routing import artefact, collected, fitting
+from actors.routing import items as live_items
 from actors.routing.pool import Pool
 from actors.routing.recorded import FILES, folder_of
+from actors.sources import local_files
 from cluster.session import connect
-from cluster.storage import Run
+from cluster.storage import Run, Storage
 from configs.load import load
 from configs.schema.base import ConfigError
+from configs.schema.expert import LiveExperts
 from configs.schema.foe import FoeConfig, RecordedExperts
 from jobs import launch, report
-from jobs.foe_table import result_table
+from jobs.foe_table import artefact_text, result_table
 
 
 def main(
@@ -31,8 +34,36 @@ def main(
     typer.echo(f"Artefact  {Run(uri).below('artefact').uri}")
 
 
+def inspect(place: str) -> None:
+    """Print what an artefact holds, after checking that it is whole; `place` is its folder or its run's."""
+    typer.echo(artefact_text(artefact.read(_artefact_at(place)).manifest))
+
+
+def extend(path: str, overrides: list[str], place: str, output: str) -> None:
+    """Write a wider artefact to `output`: with the experts and items of a configuration that it lacks."""
+    config = load(path, FoeConfig, overrides)
+    if isinstance(config.experts, LiveExperts):
+        raise ConfigError(f"{path}: experts: live experts are collected by a run first; give recorded ones")
+    target = Storage(output)
+    if target.names():
+        raise ConfigError(f"--run {output}: not empty; an artefact never changes, name another folder")
+    old = artefact.read(_artefact_at(place))
+    if old.manifest["answer"] == "expert":
+        raise ConfigError(f"{place}: routes among language models: run the job again to add to it")
+    version = artefact.write(artefact.widened(old, collected.read(config)), target)
+    typer.echo(artefact_text(artefact.read(target).manifest))
+    typer.echo(f"\nArtefact  {target.uri} ({version}, made from {old.manifest['version']})")
+
+
+def _artefact_at(place: str) -> Storage:
+    files = Storage(place)
+    return files.below("artefact") if files.exists("artefact") else files
+
+
 def describe(config: FoeConfig) -> str:
     """What the job will do, from the configuration and the outputs that it names; nothing is started."""
+    if isinstance(config.experts, LiveExperts):
+        return _describe_live(config, config.experts)
     pool: Pool = collected.read(config)
     about, policy = pool.about, config.policy
     experts = len(about.experts)
@@ -56,9 +87,29 @@ def describe(config: FoeConfig) -> str:
     )
 
 
+def _describe_live(config: FoeConfig, live: LiveExperts) -> str:
+    lines = [
+        f"{config.name}: {len(live.pool)} live experts, seed {config.seed}; items: "
+        f"{live.items.path or live.items.dataset}",
+        f"{'expert':24} {'kind':12} {'replicas':>8} {'CPU':>5} {'GPU':>5}  model",
+        *(
+            f"{one.name:24} {one.model.kind:12} {one.replicas:8} {one.num_cpus:5g} {one.num_gpus:5g}  "
+            f"{one.model.model if one.model.kind == 'classifier' else one.model.engine.model}"
+            for one in live.pool
+        ),
+        f"policies: {', '.join(config.policy_kinds(len(live.pool)))}; each task asks Ray for "
+        f"{config.num_cpus:g} CPU",
+    ]
+    return "\n".join(lines)
+
+
 def check_inputs(config: FoeConfig, path: str) -> dict[str, str]:
     """Digests of the local files that a configuration names; ConfigError for missing or unusable ones."""
     spec = config.experts
+    if isinstance(spec, LiveExperts):
+        live_items.check(config)
+        sources = [spec.items, *(expert.trained_on for expert in spec.pool if expert.trained_on)]
+        return launch.digests(file for source in sources for file in local_files(source))
     if not isinstance(spec, RecordedExperts):
         return {}
     try:

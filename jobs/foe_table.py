@@ -59,3 +59,34 @@ def _points(summary: dict[str, Any]) -> Table:
             f"{point['experts']:.2f}",
         )
     return table
+
+
+def artefact_text(manifest: dict[str, Any]) -> str:
+    """What an artefact is, whom it asks at which price, and what a rate buys."""
+    console = Console(file=io.StringIO(), width=100, highlight=False)
+    experts = manifest["experts"]
+    console.print(
+        f"{manifest['name']}: version {manifest['version']}, {manifest['kind']} policy, decides a "
+        + ("label" if manifest["answer"] == "label" else "response")
+        + f"; {manifest['stored']:,} stored items, schema {manifest['schema']}"
+    )
+    table = Table("expert", title=f"Experts, prices in {manifest['unit']}", title_justify="left")
+    table.add_column("price", justify="right")
+    table.add_column("columns", justify="right")
+    for expert in experts:
+        table.add_row(expert["name"], f"{expert['price']:.4g}", str(expert["width"]))
+    console.print(table)
+    points = Table(title="What a rate buys, on stored items left out", title_justify="left")
+    for name in ("lambda", "accuracy", "price", "experts"):
+        points.add_column(name, justify="right")
+    points.add_column("asks first")
+    first = {start["lambda"]: start["order"][0] for start in manifest["starts"]}
+    names = [expert["name"] for expert in experts]
+    for point in manifest["calibration"]:
+        start = first.get(point["lambda"])
+        begins = "" if start is None else names[start] if start < len(names) else "(the input)"
+        row = [f"{point['lambda']:g}", f"{point['accuracy']:.3f}", f"{point['cost']:.4g}"]
+        points.add_row(*row, f"{point['experts']:.2f}", begins)
+    console.print(points)
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text.rstrip()

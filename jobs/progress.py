@@ -41,6 +41,16 @@ class Progress:
         self.seen += len(view["events"])
         if self.live:
             self.live.update(Group(_table(view), Text(f"{view['phase']} · {self._elapsed()}")))
+        elif (
+            view["experts"]
+            and view["phase"] == "asking the experts"
+            and time.monotonic() - self.last > PLAIN_S
+        ):
+            self.last = time.monotonic()
+            for name, expert in view["experts"].items():
+                if self.said.get(name) != _asked(expert):
+                    self.said[name] = _asked(expert)
+                    self._line(f"  {name}: " + ", ".join(_asked(expert)))
         elif view["plms"] and view["phase"].endswith("writing") and time.monotonic() - self.last > PLAIN_S:
             self.last = time.monotonic()
             for name, plm in view["plms"].items():
@@ -61,7 +71,18 @@ class Progress:
         self.console.print(f"[{self._elapsed()}] {text}", markup=False)
 
 
+def _asked(expert: dict[str, Any]) -> list[str]:
+    return [f"answered {expert['answered']} of {expert['wanted']}", f"failed {expert['failed']}"]
+
+
 def _table(view: dict[str, Any]) -> Table:
+    if view["experts"]:
+        table = Table("expert", "answered", "failed")
+        for name, expert in view["experts"].items():
+            table.add_row(name, f"{expert['answered']}/{expert['wanted']}", str(expert["failed"]))
+        return table
+    if not view["plms"]:
+        return Table(box=None)
     table = Table(title=f"Round {view['round']} of {view['rounds']}", title_justify="left")
     table.add_column("PLM")
     for name in ("kept", "asked", "rejected", "tokens/s", "ETA"):

@@ -5,19 +5,19 @@ logarithm of the response's length where it is known, and principal components o
 item itself is a context that costs nothing: components of its text's vector.
 """
 
-import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 
 from actors.routing.pool import About, Pool
 from actors.routing.recorded import Recording
 from actors.routing.splitting import parts_of
 from configs.schema.base import ConfigError
 from configs.schema.foe import FoeConfig, RecordedExperts
+from fusion.routing.answers import SHORT, codes, gist
+from fusion.routing.projection import Projection
 
 Floats = NDArray[np.float64]
 Embed = Callable[[Sequence[str]], Floats]
@@ -27,9 +27,6 @@ ANSWERS = ("pred", "answer")
 LENGTHS = ("response_chars", "output_chars")
 LONG = float(np.log(1e4))
 """A length whose logarithm counts as 1."""
-SHORT = 40
-"""A response of up to so many characters is its own answer; of a longer one the last number is."""
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
 def recorded(config: FoeConfig, spec: RecordedExperts, embed: Embed | None) -> Pool:
@@ -74,7 +71,7 @@ def _vectors(
         wanted, places = list(texts), [np.arange(len(texts))]
     if config.features.responses and responses is not None:
         for column in responses.T:
-            long = np.flatnonzero([_size(response) > SHORT for response in column])
+            long = np.flatnonzero([len(_text(response)) > SHORT for response in column])
             places.append(long)
             wanted += [str(column[row]) for row in long]
     if not wanted:
@@ -107,51 +104,29 @@ def _blocks(config: FoeConfig, found: Recording, responses: NDArray[np.object_] 
     parts = [[np.full((n, 1), -1.0)] for _ in range(k)]
     if not config.features.responses:
         return parts
-    answers = next((found.values(name) for name in ANSWERS if found.has(name)), None)
-    if answers is None and responses is not None:
-        answers = np.vectorize(answer_of, otypes=[object])(responses)
+    answers = next((found.values(name) for name in ANSWERS if found.has(name)), responses)
     if answers is not None:
-        for of, column in zip(parts, codes(answers).T, strict=True):
+        given = [[gist(_text(answer)) for answer in column] for column in answers.T]
+        for of, column in zip(parts, codes(given).T, strict=True):
             of[0] = column[:, None]
     length = next((name for name in LENGTHS if found.has(name)), None)
     if length or responses is not None:
-        sizes = found.numbers(length, 0, np.inf) if length else np.vectorize(_size, otypes=[float])(responses)
+        sizes = found.numbers(length, 0, np.inf) if length else _sizes(responses)
         for of, column in zip(parts, np.log1p(sizes).T, strict=True):
             of.append(column[:, None] / LONG)
     return parts
 
 
 def _components(vectors: Floats, fit: NDArray[np.bool_], config: FoeConfig) -> Floats:
-    """Principal components (n, d) of the items that are learnt from, scaled to mean square 1 in all."""
+    """Few columns (n, d) of vectors, learnt from the items that are learnt from; none where all are 0."""
     if not vectors[fit].any():
         return np.empty((len(vectors), 0))
-    count = min(config.features.dimensions, int(fit.sum()), vectors.shape[1])
-    pca = PCA(count, svd_solver="covariance_eigh", random_state=config.seed).fit(vectors[fit])
-    found: Floats = np.asarray(pca.transform(vectors), np.float64)
-    return found / max(float(np.sqrt((found[fit] ** 2).sum(axis=1).mean())), 1e-12)
+    return Projection(config.features.dimensions).fit(vectors[fit]).transform(vectors)
 
 
-def answer_of(response: object) -> str | None:
-    """What a response answers, for comparison with others: itself if it is short, else its last number."""
-    text = "" if response is None else str(response).strip()
-    if not text:
-        return None
-    if len(text) <= SHORT:
-        return text.lower().rstrip(".")
-    numbers = NUMBER.findall(text)
-    return numbers[-1].replace(",", "") if numbers else None
+def _sizes(responses: NDArray[np.object_] | None) -> Floats:
+    return np.array([[len(_text(response)) for response in row] for row in responses], float)  # type: ignore[union-attr]
 
 
-def codes(answers: NDArray[np.object_]) -> Floats:
-    """Codes (n, K) of answers (n, K): equal answers to an item have equal codes; -1 where there is none."""
-    found = np.full(answers.shape, -1.0)
-    for row, given in enumerate(answers):
-        known: dict[str, int] = {}
-        for expert, answer in enumerate(given):
-            if not pd.isna(answer) and str(answer).strip():
-                found[row, expert] = known.setdefault(str(answer).strip(), len(known))
-    return found
-
-
-def _size(response: object) -> float:
-    return float(len(str(response))) if response is not None else 0.0
+def _text(value: object) -> str:
+    return "" if pd.isna(value) else str(value)

@@ -10,11 +10,13 @@ from typing import Any
 
 from actors.board import Board
 from actors.routing import fitting, rivals
+from actors.routing.collecting import collect
 from actors.routing.pool import Pool
 from actors.steps.runner import Call, Done, Steps
 from cluster.session import Session
 from cluster.storage import Run
 from configs.schema.base import identity
+from configs.schema.expert import LiveExperts
 from configs.schema.foe import FoeConfig, Fuser, rates
 
 FITTING = "actors.routing.fitting"
@@ -78,6 +80,8 @@ class FoeJob:
     def _collected(self) -> str:
         """The key of the step that holds the pool."""
         config = self.config
+        if isinstance(config.experts, LiveExperts):
+            return collect(config, self.session, self.run_store, self.steps, self.board)
         parts = (
             "seed",
             "answer",

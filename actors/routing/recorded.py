@@ -118,7 +118,7 @@ class Recording:
         shape = (len(self.items), len(self.experts))
         unit, prices = DOLLARS, np.ones(shape)
         if config.cost_column:
-            prices, unit = prices * self._listed(config.cost_column), config.cost_column
+            prices, unit = prices * self._listed(config), config.cost_column
         elif self.has(PER_10K):
             prices = self.numbers(PER_10K, 0, np.inf)
         elif self.has(PER_CALL):
@@ -131,11 +131,14 @@ class Recording:
             prices[:, self.experts.index(name)] = price
         return prices, config.unit or unit
 
-    def _listed(self, column: str) -> np.ndarray:
+    def _listed(self, config: FoeConfig) -> np.ndarray:
+        """Prices (K,) in `experts.csv`, but for those that are configured."""
+        column = config.cost_column
         path = self.folder / "experts.csv"
         try:
             table = pd.read_csv(path).set_index("expert")
             listed = table[column].reindex(self.experts)
+            listed = listed.where(~listed.index.isin(list(config.prices)), 0)
         except (OSError, KeyError, ValueError):
             raise ConfigError(f"cost_column: {path}: holds no columns 'expert' and {column!r}") from None
         if listed.isna().any() or (listed < 0).any():

@@ -3,7 +3,6 @@ import pandas as pd
 import pytest
 
 from actors.routing import collected
-from actors.routing.generators import answer_of, codes
 from configs.schema.base import ConfigError
 from tests.actors.routing.conftest import config_of
 
@@ -11,26 +10,6 @@ from tests.actors.routing.conftest import config_of
 def vectors_of(texts):
     """Two numbers that tell questions apart, and how long a text is."""
     return np.array([[text.startswith("add"), len(text), 1.0] for text in texts], float)
-
-
-@pytest.mark.parametrize(
-    ("response", "answer"),
-    [
-        ("B.", "b"),
-        ("  Paris ", "paris"),
-        ("Each costs $4, so 300 of them cost 4 x 300 = 1,200 dollars. The answer is 1,200.", "1200"),
-        ("There is nothing that could be counted in this sentence.", None),
-        ("", None),
-        (None, None),
-    ],
-)
-def test_what_a_response_answers(response, answer):
-    assert answer_of(response) == answer
-
-
-def test_equal_answers_have_equal_codes():
-    given = np.array([["a", "b", "a", None], [None, float("nan"), " ", "x"]], object)
-    assert codes(given).tolist() == [[0, 1, 0, -1], [-1, -1, -1, 0]]
 
 
 def test_a_pool_of_language_models(llms):

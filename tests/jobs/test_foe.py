@@ -1,0 +1,114 @@
+"""The fusion-of-experts job: by the command line, on Ray, and beside the same steps without Ray."""
+
+import json
+import sys
+
+import pytest
+import yaml
+
+from actors.coordinator import Coordinator
+from cluster.session import Session
+from cluster.storage import Run
+from configs.load import PACKAGE_ROOT, load
+from configs.schema.base import identity
+from configs.schema.foe import FoeConfig
+from jobs.__main__ import main
+from tests.actors.routing.conftest import fused, llms, services  # noqa: F401 - fixtures
+
+SETTINGS = ["policy.rates=[0, 0.005, 0.05]", "policy.neighbours=9"]
+SHIPPED = sorted(path.name for path in (PACKAGE_ROOT / "configs/foe").glob("*.yaml"))
+
+
+@pytest.fixture
+def command(capsys, monkeypatch):
+    """Runs a command line in this process: its exit status, and what it said and complained of."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["jobs", *map(str, arguments)])
+        with pytest.raises(SystemExit) as done:
+            main()
+        said = capsys.readouterr()
+        return done.value.code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def recorded(services, tmp_path):  # noqa: F811
+    """A configuration file of the recorded services."""
+    path = tmp_path / "job.yaml"
+    body = {"job": "foe", "name": "services", "experts": {"kind": "recorded", "path": str(services)}}
+    path.write_text(yaml.safe_dump(body))
+    return path
+
+
+def test_a_run_on_ray_is_the_one_without(ray_session, recorded, tmp_path, fused):  # noqa: F811
+    config = load(str(recorded), FoeConfig, SETTINGS)
+    folder = Run.open(str(tmp_path / "ray"), identity(config), {}, "0")
+    summary = Coordinator(folder.uri, config, Session(local=False, cpus=0, gpus=0)).run()
+    without, plain = fused(config)
+    assert {**summary, "seconds": 0} == {**without, "seconds": 0}
+    for name in plain.names("artefact"):
+        assert folder.read_bytes(f"artefact/{name}") == plain.read_bytes(f"artefact/{name}")
+    assert folder.read_json("summary.json")["status"] == "done"
+
+
+def test_an_artefact_is_inspected_and_extended(fused, recorded, tmp_path, command):  # noqa: F811
+    two = load(str(recorded), FoeConfig, [*SETTINGS, "experts.names=[dear, cheap]", "policy.fusers=[knn]"])
+    run = fused(two)[1].uri
+    code, out, _ = command("foe", run, "--inspect")
+    assert code == 0
+    assert "services: version" in out
+    assert "dear" in out
+    target = tmp_path / "wider"
+    code, _, err = command("foe", recorded, "--extend", run, "--run", target)
+    assert code == 0, err
+    names = [expert["name"] for expert in json.loads((target / "manifest.json").read_text())["experts"]]
+    assert names == ["dear", "cheap", "middle"]
+    code, _, err = command("foe", recorded, "--extend", run, "--run", target)
+    assert code == 2
+    assert "an artefact never changes" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "experts.path=nowhere"], "no such file: nowhere/items.parquet"),
+        (["--set", "experts.kind=mysterious"], "experts: "),
+        (["--set", "policy.rates=[]"], "policy.rates: "),
+        (["--set", "policy.sampel=3"], "policy.sampel: unknown key; allowed: fusers, neighbours, sample"),
+        (["--set", "answer=expert"], "outputs.parquet has no column score or correct"),
+        (["--set", "answer=expert", "--set", "policy.fusers=[mlp]"], "mlp predicts labels only"),
+        (["--extend", "nowhere"], "--extend: give --run"),
+        (["--extend", "nowhere", "--run", "x"], "no artefact"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(command, recorded, arguments, message):
+    code, _, err = command("foe", recorded, *arguments)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_plan_starts_nothing(command, recorded, tmp_path):
+    code, out, _ = command("foe", recorded, "--plan")
+    assert code == 0
+    assert "3 experts, 300 items" in out
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_ships_is_read(name):
+    config = load(f"configs/foe/{name}", FoeConfig)
+    assert config.name == name.removesuffix(".yaml")
+
+
+@pytest.mark.parametrize("name", [n for n in SHIPPED if "_" in n and n != "llm_pool.yaml"])
+def test_what_ships_fits_its_recorded_set(name, shared):
+    from actors.routing import collected
+
+    folder = shared / "data/experts" / name.removesuffix(".yaml")
+    config = load(f"configs/foe/{name}", FoeConfig, [f"experts.path={folder}"])
+    pool = collected.read(config)
+    assert len(pool.rows("fit")) > 300
+    assert pool.about.unit != "calls" or config.answer == "expert" or "cifar" not in name
