@@ -78,7 +78,7 @@ def publish(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # 
     judged = run.read_json(f"steps/{params['judgement']}/manifest.json")
     kind: fusers.Kind = judged["policy"].removeprefix("frugal_")
     walked = run.below(f"steps/{params['methods'][judged['policy']]}")
-    pool = fitting.read_pool(run, params["pool"])
+    pool = fitting.policy_pool(run, params)
     rows = fitting.stored_rows(pool, params["max_stored"], params["seed"])
     policy = fitting.policy_of(run, params, kind)
     fitting.load_parts(run, policy, kind, params["parts"][kind])
@@ -92,6 +92,7 @@ def publish(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # 
         "settings": {name: params[name] for name in ("policy", "neighbours", "sample", "seed")},
         "calibration": judged["calibration"],
         "distances": walked.read_json("distances.json"),
+        "contexts": len(policy.stored_.blocks) - len(pool.blocks),
         "experts": [
             {"name": name, "price": price, "width": block.shape[1]}
             for name, price, block in zip(
@@ -223,7 +224,7 @@ def _of(policy: Any, subset: Subset) -> Sequence[NDArray[np.float64]]:  # noqa: 
 
 def _restored(manifest: Mapping[str, Any], arrays: Arrays) -> FrugalPolicy | FrugalRouter:
     experts, kind = manifest["experts"], manifest["kind"]
-    blocks = [arrays[f"block.{i}"] for i in range(len(experts))]
+    blocks = [arrays[f"block.{i}"] for i in range(len(experts) + manifest["contexts"])]
     settings = manifest["settings"]
     make = fitting.frugal(
         kind,

@@ -16,7 +16,7 @@ from actors.routing.curves import Curve
 from actors.routing.pool import Pool
 from cluster.storage import Run, Step, Storage
 from configs.schema.foe import Policy
-from fusion.routing import fusers
+from fusion.routing import baselines, fusers
 from fusion.routing.frugal import Walks
 from fusion.routing.losses import KnnLosses
 from fusion.routing.policy import FrugalPolicy, FrugalRouter
@@ -33,6 +33,19 @@ Rows = NDArray[np.intp]
 def read_pool(run: Run, key: str) -> Pool:
     """The pool of a committed step."""
     return Pool.read(run.below(f"steps/{key}"))
+
+
+def policy_pool(run: Run, params: dict[str, Any]) -> Pool:
+    """The pool of the experts that policies know."""
+    return read_pool(run, params["pool"]).only(params["experts"])
+
+
+def shortlist(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
+    """Which experts policies know. `params`: pool, size, rates."""
+    pool = read_pool(run, params["pool"])
+    quality = pool.quality[pool.rows("fit")].T
+    chosen = baselines.shortlist(quality, pool.expected_prices, params["rates"], params["size"])
+    return {"experts": chosen, "names": [pool.about.experts[expert] for expert in chosen]}
 
 
 def stored_rows(pool: Pool, most: int, seed: int) -> Rows:
@@ -108,7 +121,7 @@ def subset(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
 
 def policy_of(run: Run, params: dict[str, Any], kind: fusers.Kind) -> FrugalPolicy | FrugalRouter:
     """The frugal policy of a kind on the stored items, without tables or models of subsets."""
-    pool = read_pool(run, params["pool"])
+    pool = policy_pool(run, params)
     rows = stored_rows(pool, params["max_stored"], params["seed"])
     blocks = pool.seen(numbers=kind == "knn")
     policy = frugal(
@@ -156,7 +169,7 @@ def frugal(
 def policy(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     """Walk over the test items, and over the stored items left out, at every rate. `params` as of `tables`,
     and kind, rates, parts (keys of the steps `tables` or `subset`)."""
-    pool, kind = read_pool(run, params["pool"]), params["kind"]
+    pool, kind = policy_pool(run, params), params["kind"]
     found = policy_of(run, params, kind)
     load_parts(run, found, kind, params["parts"])
     test, rates = pool.rows("test"), params["rates"]

@@ -61,6 +61,7 @@ class FoeJob:
         keys |= {f"frugal_{kind}": one.key for kind, one in zip(kinds, self.steps.do(walks), strict=True)}
         self.board.enter("judging")
         judged = {"pool": key, "methods": keys, "seed": self.config.seed, "unseen": done[-1][0].key}
+        judged["experts"] = params["experts"]
         judgement = self.steps.one(Call("judge", "actors.routing.judging:judge", judged))
         self.board.enter("writing the results")
         publish = {**params, "judgement": judgement.key, "methods": keys, "name": self.config.name}
@@ -108,14 +109,20 @@ class FoeJob:
                 self.steps.one(self._call("neighbours", f"{FITTING}:neighbours", shared)).facts["neighbours"]
             )
         sample = max(30, 2 * count) if policy.sample == "auto" else policy.sample
-        chosen = policy.rates or rates(float(pool.expected_prices.max()))
-        return {
-            **shared,
-            "policy": identity(policy),
-            "neighbours": count,
-            "sample": sample,
-            "rates": list(chosen),
-        }
+        chosen = list(policy.rates or rates(float(pool.expected_prices.max())))
+        settings = {"policy": identity(policy), "neighbours": count, "sample": sample, "rates": chosen}
+        return {**shared, **settings, "experts": self._shortlist(pool, key, chosen)}
+
+    def _shortlist(self, pool: Pool, key: str, chosen: list[float]) -> list[int] | None:
+        """The experts that policies know; None for all."""
+        size = self.config.policy.shortlist
+        if pool.about.answer == "label" or size is None or size >= len(pool.about.experts):
+            return None
+        params = {"pool": key, "size": size, "rates": chosen}
+        facts = self.steps.one(self._call("shortlist", f"{FITTING}:shortlist", params)).facts
+        self.board.note(f"policies choose among {', '.join(facts['names'])}")
+        experts: list[int] = facts["experts"]
+        return experts
 
     def _methods(self, pool: Pool, params: dict[str, Any]) -> dict[str, Call]:
         """Fusers of all outputs, and rivals, by name."""

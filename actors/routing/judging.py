@@ -44,7 +44,7 @@ def judge(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
         name: _method(curve, best[name], single, largest, seed, curved=name in CURVES or name in rehearsals)
         for name, curve in curves.items()
     }
-    names = pool.about.experts
+    names, known = pool.about.experts, pool.only(params["experts"])
     fit, test = pool.rows("fit"), pool.rows("test")
     for number, name in enumerate(names):
         methods[f"single/{name}"] = {
@@ -59,11 +59,11 @@ def judge(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
         "best_single": names[int(pool.quality[fit].mean(axis=0).argmax())],
         "comparisons": {name: along(main, curves[name], seed) for name in CURVES if name in curves},
         "pareto": _pareto(methods),
-        "sequences": _sequences(run, keys[chosen], names),
-        "confusion": _confusion(pool, main.answers[best[chosen]]),
+        "sequences": _sequences(run, keys[chosen], known.about.experts),
+        "confusion": _confusion(known, main.answers[best[chosen]]),
         "domains": _domains(pool, main, best[chosen], single),
         "unseen": _facts(run, params["unseen"]),
-        "trace": _trace(run, keys[chosen], pool, main, best[chosen]),
+        "trace": _trace(run, keys[chosen], known, main, best[chosen]),
     }
     step.files.write_json("judgement.json", details)
     return {

@@ -5,7 +5,8 @@ pool.safetensors    blocks, values, quality, prices
 pool.json           experts, classes, unit, and what was found on the way
 """
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -58,6 +59,22 @@ class Pool:
     def rows(self, part: str) -> Rows:
         """Rows of `fit` or `test`."""
         return np.flatnonzero(np.asarray(self.items["part"].to_pylist()) == part)
+
+    def only(self, experts: Sequence[int] | None) -> "Pool":
+        """The pool of some of its experts, by number; None: of all."""
+        if experts is None:
+            return self
+        chosen = list(experts)
+        names = tuple(self.about.experts[expert] for expert in chosen)
+        return replace(
+            self,
+            about=replace(self.about, experts=names),
+            blocks=tuple(self.blocks[expert] for expert in chosen),
+            values=self.values if self.about.answer == "label" else self.values[:, chosen],
+            quality=self.quality[:, chosen],
+            prices=self.prices[:, chosen],
+            raw={name: array[:, chosen] for name, array in self.raw.items()},
+        )
 
     @property
     def expected_prices(self) -> Floats:

@@ -94,6 +94,9 @@ class Policy(Strict):
     """How the first expert is chosen: by walking over stored items from each, or by eq. 4.3."""
     compat: Literal["reference"] | None = None
     """`reference` decides as the authors' code does, its faults included."""
+    shortlist: PositiveInt | None = 8
+    """Routing among generators: the policies know at most so many experts, those that would serve an oracle
+    best on the items that are learnt from; null: all."""
     min_experts: PositiveInt = 1
     """Experts that are asked at least."""
     max_experts: PositiveInt | None = None

@@ -3,7 +3,7 @@
 Experts give probability vectors; `outputs` is (K, n, C), `correct` (K, n) says who is right.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -80,6 +80,20 @@ def random_subsets(experts: int, size: int, draws: int, seed: int) -> Iterator[t
         if subset not in seen:
             seen.add(subset)
             yield subset
+
+
+def shortlist(quality: Floats, prices: Floats, rates: Sequence[float], size: int) -> list[int]:
+    """The experts (at most `size`, ascending) that together would serve an oracle best: greedily the one that
+    adds most to the best quality (K, n) less rate x price (K,), summed over the rates."""
+    worth = np.stack([quality - rate * prices[:, None] for rate in rates])
+    best = np.full(worth.shape[::2], -np.inf)
+    chosen: list[int] = []
+    while len(chosen) < min(size, len(prices)):
+        gains = np.maximum(worth, best[:, None]).sum(axis=(0, 2))
+        gains[chosen] = -np.inf
+        chosen.append(int(gains.argmax()))
+        best = np.maximum(best, worth[:, chosen[-1]])
+    return sorted(chosen)
 
 
 def forward_selection(experts: int, loss: Callable[[tuple[int, ...]], float]) -> Iterator[tuple[int, float]]:

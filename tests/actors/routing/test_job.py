@@ -100,3 +100,25 @@ def test_curves_are_compared_at_equal_prices():
     found = along(steep, flat, seed=0)
     assert found[0] == {"cost": 2, "difference": 0.3, "ci95": [0.3, 0.3]}
     assert found[-1]["difference"] == pytest.approx(0.3)
+
+
+def test_policies_know_a_shortlist_and_its_artefact_decides_alike(llms, fused, monkeypatch):
+    from actors.routing import artefact, collected
+    from tests.actors.routing.test_generators import vectors_of
+
+    monkeypatch.setattr(collected, "_embedded", lambda run, step, config, texts: vectors_of(texts))
+    policy = {"rates": [0, 0.001], "shortlist": 2, "fusers": ["logistic"]}
+    config = config_of(llms, answer="expert", split={"column": "split"}, policy=policy)
+    _, run = fused(config)
+    loaded = artefact.read(run.below("artefact"))
+    assert loaded.experts == ["good", "small"]
+    assert loaded.manifest["contexts"] == 1
+    pool = collected.read(config, vectors_of).only([0, 1])
+    x = np.concatenate([block[pool.rows("test")] for block in pool.seen(numbers=False)], axis=1)
+    (key,) = [name for name in run.names("steps") if name.startswith("policy-")]
+    kept = artefact.load(run.read_bytes(f"steps/{key}/walks.safetensors"))
+    for number, walk in enumerate(loaded.policy.sweep(x, [0, 0.001])):
+        assert (walk.answers == kept[f"answers.{number}"]).all()
+        assert (walk.order == kept[f"order.{number}"]).all()
+    places = run.read_json("report.json")["sequences"][0]["places"]
+    assert set(places) == {"good", "small"}

@@ -102,3 +102,11 @@ def test_fact_f9_the_recorded_face_services(recorded):
         for of in zip(data.labels.tolist(), data.confidence.tolist(), strict=True)
     ]
     assert sorted(seen) == [17, 2415, 10_887, 14_507]
+
+
+def test_a_shortlist_keeps_who_is_good_and_who_is_cheap():
+    rng = np.random.default_rng(0)
+    quality = (rng.random((5, 400)) < np.array([0.9, 0.6, 0.59, 0.58, 0.5])[:, None]).astype(float)
+    prices = np.array([100.0, 90, 90, 90, 1])
+    assert baselines.shortlist(quality, prices, [0, 0.002, 0.01], 2) == [0, 4]
+    assert baselines.shortlist(quality, prices, [0], 9) == [0, 1, 2, 3, 4]
