@@ -176,11 +176,11 @@ def policy(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     stored = stored_rows(pool, params["max_stored"], params["seed"])
     x = np.concatenate([block[test] for block in pool.seen(numbers=kind == "knn")], axis=1)
     practice = found.rehearse(rates)
-    rehearsed = _curve(found, practice, pool, stored, rates)
+    rehearsed = curve_of(found, practice, pool, stored, rates)
     rehearsed.write(step.files.below("rehearsal"))
     step.files.write_json("distances.json", distances(practice))
     walks = found.sweep(x, rates)
-    facts = _curve(found, walks, pool, test, rates).write(step.files)
+    facts = curve_of(found, walks, pool, test, rates).write(step.files)
     arrays = {f"{name}.{i}": getattr(walk, name) for i, walk in enumerate(walks) for name in TRACE}
     arrays |= {f"calls.{i}": _calls(walk, pool) for i, walk in enumerate(walks)}
     step.files.write_bytes("walks.safetensors", save(_saveable(arrays)))
@@ -275,7 +275,7 @@ def eager_subsets(experts: int, depth: int, most: int) -> list[Subset]:
     return sorted(found)
 
 
-def _curve(policy: Any, walks: Sequence[Walks], pool: Pool, rows: Rows, rates: Sequence[float]) -> Curve:  # noqa: ANN401
+def curve_of(policy: Any, walks: Sequence[Walks], pool: Pool, rows: Rows, rates: Sequence[float]) -> Curve:  # noqa: ANN401
     """What walks cost and were worth at the prices and values of each item."""
     answers = [_answers(policy, walk) for walk in walks]
     prices, k = pool.prices[rows], len(pool.about.experts)

@@ -106,7 +106,7 @@ class Policy(Strict):
     budget: PositiveFloat | None = None
     """What a request may cost at most."""
     rates: tuple[NonNegativeFloat, ...] | None = Field(default=None, min_length=1)
-    """Rates (lambda) whose points make the curve; sixteen by default, spread over what prices allow."""
+    """Rates (lambda) whose points make the curve; twenty-three by default, spread over what prices allow."""
     eager_depth: int = Field(default=3, ge=1)
     """Subsets of up to so many experts have their tables computed beforehand, where there are at most
     `eager_tables` of them."""
@@ -204,9 +204,9 @@ class FoeConfig(Strict):
 
 
 def rates(largest_price: float) -> tuple[float, ...]:
-    """Sixteen rates: at the first any gain is worth any price, at the last none is worth that of the dearest
+    """Twenty-three rates: at the first any gain is worth any price, at the last none is worth that of the dearest
     expert."""
     if largest_price <= 0:
         return (0.0,)
-    steps: tuple[Any, ...] = (0, *(0.0015 * 1.6**step for step in range(14)), 10)
+    steps: tuple[Any, ...] = (0, *(0.002 * 1.38**step for step in range(21)), 10)
     return tuple(float(f"{step / largest_price:.4g}") for step in steps)
