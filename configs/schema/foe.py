@@ -204,8 +204,7 @@ class FoeConfig(Strict):
 
 
 def rates(largest_price: float) -> tuple[float, ...]:
-    """Twenty-three rates: at the first any gain is worth any price, at the last none is worth that of the dearest
-    expert."""
+    """Twenty-three rates: at the first any gain is worth any price, at the last none is worth the dearest."""
     if largest_price <= 0:
         return (0.0,)
     steps: tuple[Any, ...] = (0, *(0.002 * 1.38**step for step in range(21)), 10)
