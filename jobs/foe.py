@@ -7,7 +7,7 @@ from actors.routing import items as live_items
 from actors.routing.pool import Pool
 from actors.routing.recorded import FILES, folder_of
 from actors.sources import local_files
-from cluster.session import connect
+from cluster.session import Session, connect
 from cluster.storage import Run, Storage
 from configs.load import load
 from configs.schema.base import ConfigError
@@ -28,10 +28,22 @@ def main(
         return
     uri = launch.open_run(run or f"runs/{config.name}", config, inputs, start_over=start_over)
     session = connect(address)
+    check_room(config, session)
     summary = launch.drive_to_end(uri, config, session)
     typer.echo(result_table(summary))
     typer.echo(f"\nReport    {report.write(uri, None)}")
     typer.echo(f"Artefact  {Run(uri).below('artefact').uri}")
+
+
+def check_room(config: FoeConfig, session: Session) -> None:
+    """ConfigError when a machine of our own can never give what the experts ask for; a cluster may grow."""
+    if session.local and isinstance(config.experts, LiveExperts):
+        asked = sum(expert.num_gpus * expert.replicas for expert in config.experts.pool)
+        if asked > session.gpus:
+            raise ConfigError(
+                f"experts.pool: asks for {asked:g} GPUs, this machine has {session.gpus:g}; "
+                "name a cluster with --address, or lower num_gpus"
+            )
 
 
 def inspect(place: str) -> None:

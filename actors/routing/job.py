@@ -10,6 +10,7 @@ from typing import Any
 
 from actors.board import Board
 from actors.routing import fitting, rivals
+from actors.routing.assembling import EMBEDS
 from actors.routing.collecting import collect
 from actors.routing.pool import Pool
 from actors.steps.runner import Call, Done, Steps
@@ -95,7 +96,7 @@ class FoeJob:
             "features",
         )
         params = {name: identity(getattr(config, name)) for name in ("experts", *parts)}
-        return self.steps.one(Call("pool", "actors.routing.collected:pool", params)).key
+        return self.steps.one(Call("pool", "actors.routing.collected:pool", params, EMBEDS)).key
 
     def _params(self, pool: Pool, key: str) -> dict[str, Any]:
         """What all further steps depend on."""
