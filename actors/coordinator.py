@@ -13,8 +13,6 @@ import ray
 from ray.actor import ActorHandle
 
 from actors.board import Board
-from actors.fusegen_job import FusegenJob
-from actors.routing.job import FoeJob
 from actors.status import mark_failed
 from actors.steps.runner import StepError, Steps
 from cluster.session import Session
@@ -94,7 +92,14 @@ class Coordinator:
 
 
 def _job(config: Config) -> type[Any]:
-    return FoeJob if isinstance(config, FoeConfig) else FusegenJob
+    """What runs a configuration; only that is imported, as a coordinator must be back soon after a crash."""
+    if isinstance(config, FoeConfig):
+        from actors.routing.job import FoeJob
+
+        return FoeJob
+    from actors.fusegen_job import FusegenJob
+
+    return FusegenJob
 
 
 def _name(uri: str, config: Config) -> str:

@@ -9,7 +9,14 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    GetTimeoutError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
 
 from actors import coordinator
 from actors.steps.runner import StepError, StoppedError
@@ -23,6 +30,7 @@ REFRESH_S = 0.5
 REPORT_S = 30.0
 """Least time between two reports of a run at work: drawing one takes seconds."""
 STOP_S = 20.0
+RESTART_S = 120.0
 CRASHES = 5
 
 
@@ -95,9 +103,24 @@ def _follow(start: Callable[[], ActorHandle], progress: Progress, page: Page) ->
             progress.restarted()
             if isinstance(error, ActorDiedError):  # for good: another driver may have ended it
                 actor = start()
+            _wait_until_back(actor)
             running = actor.run.remote()
         except RayError as error:
             raise JobError(_line(error)) from error
+
+
+def _wait_until_back(actor: Any) -> None:  # noqa: ANN401
+    """Give a coordinator time to start again: on a busy machine that takes many seconds."""
+    deadline = time.monotonic() + RESTART_S
+    while time.monotonic() < deadline:
+        try:
+            ray.get(actor.pid.remote(), timeout=STOP_S)
+        except (ActorUnavailableError, GetTimeoutError):
+            time.sleep(REFRESH_S)
+        except RayActorError:
+            return
+        else:
+            return
 
 
 def _reason(error: RayTaskError) -> BaseException:

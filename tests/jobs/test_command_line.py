@@ -10,7 +10,7 @@ import pytest
 
 from cluster.session import Session
 from jobs import __main__ as command_line
-from jobs import fusegen
+from jobs import fusegen, launch
 from tests import corpus
 from tests.jobs.conftest import results
 
@@ -183,9 +183,9 @@ class TestFinishedRun:
 
         def drive(uri, *rest):
             opened.append(uri)
-            raise fusegen.JobError("far enough")
+            raise launch.JobError("far enough")
 
-        monkeypatch.setattr(fusegen, "drive", drive)
+        monkeypatch.setattr(launch, "drive", drive)
         monkeypatch.setattr(fusegen, "connect", lambda address: Session(local=False, cpus=0, gpus=0))
         arguments = ["fusegen", str(tiny / "job.yaml"), "--run", str(copy), "--fresh"]
         monkeypatch.setattr(sys, "argv", ["jobs", *arguments])
