@@ -4,7 +4,7 @@ from cluster.storage import Run
 
 
 def status_of(run: Run) -> str | None:
-    """`running`, `done` or `failed`; None before the first round."""
+    """`running`, `done` or `failed`; None before a run has any results."""
     status: str | None = run.read_json("summary.json")["status"] if run.exists("summary.json") else None
     return status
 

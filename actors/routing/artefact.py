@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from actors.routing import fitting
+from actors.routing import fitting, rehearsing
 from actors.routing.pool import Pool
 from cluster.storage import Run, Step, Storage, StorageError, bytes_digest, digest
 from configs.schema.foe import Policy
@@ -74,7 +74,7 @@ class Artefact:
 
 def publish(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
     """Write the artefact of the chosen policy below `artefact/` of the run. `params` as of the policy, with
-    judgement (step), methods (name: step), parts (kind: steps) and name."""
+    judgement (step), methods (name: step), rehearsals (policy: steps), parts (kind: steps) and name."""
     judged = run.read_json(f"steps/{params['judgement']}/manifest.json")
     kind: fusers.Kind = judged["policy"].removeprefix("frugal_")
     walked = run.below(f"steps/{params['methods'][judged['policy']]}")
@@ -91,7 +91,7 @@ def publish(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # 
         "unit": pool.about.unit,
         "settings": {name: params[name] for name in ("policy", "neighbours", "sample", "seed")},
         "calibration": judged["calibration"],
-        "distances": walked.read_json("distances.json"),
+        "distances": rehearsing.joined(run, params["rehearsals"][judged["policy"]])[1],
         "contexts": len(policy.stored_.blocks) - len(pool.blocks),
         "experts": [
             {"name": name, "price": price, "width": block.shape[1]}

@@ -120,13 +120,17 @@ def subset(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def policy_of(run: Run, params: dict[str, Any], kind: fusers.Kind) -> FrugalPolicy | FrugalRouter:
-    """The frugal policy of a kind on the stored items, without tables or models of subsets."""
+    """The frugal policy of a kind on the stored items, without tables or models of subsets. `params`: pool,
+    experts, max_stored, and those of `fitted`."""
     pool = policy_pool(run, params)
-    rows = stored_rows(pool, params["max_stored"], params["seed"])
-    blocks = pool.seen(numbers=kind == "knn")
+    return fitted(pool, stored_rows(pool, params["max_stored"], params["seed"]), params, kind)
+
+
+def fitted(pool: Pool, rows: Rows, params: dict[str, Any], kind: fusers.Kind) -> FrugalPolicy | FrugalRouter:
+    """A frugal policy of a kind on some rows of a pool. `params`: policy, neighbours, sample, seed."""
     policy = frugal(
         kind,
-        blocks,
+        pool.seen(numbers=kind == "knn"),
         pool.expected_prices.tolist(),
         Policy.model_validate(params["policy"]),
         chooses=_chooses(pool),
@@ -134,8 +138,12 @@ def policy_of(run: Run, params: dict[str, Any], kind: fusers.Kind) -> FrugalPoli
         sample=params["sample"],
         seed=params["seed"],
     )
-    x = np.concatenate([block[rows] for block in blocks], axis=1)
-    return policy.fit(x, pool.values[rows] if _chooses(pool) else pool.labels[rows])
+    return policy.fit(inputs(pool, kind, rows), pool.values[rows] if _chooses(pool) else pool.labels[rows])
+
+
+def inputs(pool: Pool, kind: fusers.Kind, rows: Rows) -> np.ndarray:
+    """What a policy of a kind sees of rows (len(rows), sum of widths)."""
+    return np.concatenate([block[rows] for block in pool.seen(numbers=kind == "knn")], axis=1)
 
 
 def frugal(
@@ -167,19 +175,13 @@ def frugal(
 
 
 def policy(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
-    """Walk over the test items, and over the stored items left out, at every rate. `params` as of `tables`,
-    and kind, rates, parts (keys of the steps `tables` or `subset`)."""
+    """Walk over the test items at every rate. `params` as of `tables`, and kind, rates, parts (keys of the
+    steps `tables` or `subset`)."""
     pool, kind = policy_pool(run, params), params["kind"]
     found = policy_of(run, params, kind)
     load_parts(run, found, kind, params["parts"])
     test, rates = pool.rows("test"), params["rates"]
-    stored = stored_rows(pool, params["max_stored"], params["seed"])
-    x = np.concatenate([block[test] for block in pool.seen(numbers=kind == "knn")], axis=1)
-    practice = found.rehearse(rates)
-    rehearsed = curve_of(found, practice, pool, stored, rates)
-    rehearsed.write(step.files.below("rehearsal"))
-    step.files.write_json("distances.json", distances(practice))
-    walks = found.sweep(x, rates)
+    walks = found.sweep(inputs(pool, kind, test), rates)
     facts = curve_of(found, walks, pool, test, rates).write(step.files)
     arrays = {f"{name}.{i}": getattr(walk, name) for i, walk in enumerate(walks) for name in TRACE}
     arrays |= {f"calls.{i}": _calls(walk, pool) for i, walk in enumerate(walks)}
@@ -188,7 +190,6 @@ def policy(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     reasons = [dict(zip(*np.unique(walk.reasons, return_counts=True), strict=True)) for walk in walks]
     return {
         **facts,
-        "calibration": rehearsed.points(),
         "starts": [found.starts_[rate][0] for rate in rates],
         "reasons": [{str(name): int(count) for name, count in of.items()} for of in reasons],
     }
@@ -207,27 +208,6 @@ def _calls(walk: Walks, pool: Pool) -> Rows:
     return calls
 
 
-def distances(walks: Sequence[Walks]) -> dict[str, list[float]]:
-    """Quantiles of the mean distance to the nearest stored items at the end of walks, by the subset that was
-    asked: what is usual for items of known domains."""
-    found: dict[str, list[np.ndarray]] = {}
-    for walk in walks:
-        asked = np.sort(np.where(walk.order < 0, np.iinfo(np.intp).max, walk.order), axis=1)
-        subsets, of = np.unique(asked, axis=0, return_inverse=True)
-        for number, subset in enumerate(subsets):
-            name = ",".join(str(expert) for expert in subset if expert < np.iinfo(np.intp).max)
-            found.setdefault(name, []).append(walk.distance[of.reshape(-1) == number])
-    joined = {name: np.concatenate(parts) for name, parts in sorted(found.items())}
-    return {
-        name: [round(float(q), 9) for q in np.quantile(values, QUANTILES)]
-        for name, values in joined.items()
-        if len(values) >= FEWEST
-    }
-
-
-QUANTILES = (0.5, 0.95, 0.99)
-FEWEST = 20
-"""Walks that must have ended at a subset for its quantiles to be kept."""
 TRACE = ("order", "current", "best", "spent", "answers", "distance")
 """What is kept of walks over the test items."""
 

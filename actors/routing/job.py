@@ -5,14 +5,14 @@ pool (what experts returned) -> neighbours -> fusers, rivals, tables and models 
 """
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from actors.board import Board
-from actors.routing import fitting, rivals
+from actors.routing import fitting, rehearsing, rivals
 from actors.routing.assembling import EMBEDS
 from actors.routing.collecting import collect
 from actors.routing.pool import Pool
+from actors.status import status_of
 from actors.steps.runner import Call, Done, Steps
 from cluster.session import Session
 from cluster.storage import Run
@@ -21,6 +21,7 @@ from configs.schema.expert import LiveExperts
 from configs.schema.foe import FoeConfig, Fuser, rates
 
 FITTING = "actors.routing.fitting"
+REHEARSING = "actors.routing.rehearsing"
 
 
 class FoeJob:
@@ -29,6 +30,7 @@ class FoeJob:
     def __init__(self, config: FoeConfig, session: Session, run: Run, steps: Steps, board: Board) -> None:
         self.config, self.session, self.run_store, self.steps, self.board = config, session, run, steps, board
         self.resources = {"num_cpus": config.num_cpus}
+        self.known: dict[str, Any] = {"job": config.job, "name": config.name, "seed": config.seed}
 
     def stop(self) -> None:
         """Free what the job holds."""
@@ -36,13 +38,14 @@ class FoeJob:
     def run(self) -> dict[str, Any]:
         """Do everything that is not done yet and return the summary."""
         started = time.time()
-        self.board.enter("collecting what the experts return")
+        self._enter("collecting what the experts return")
         key = self._collected()
         pool = fitting.read_pool(self.run_store, key)
+        self.known |= self._about(pool)
         self.board.note(f"{len(pool):,} items, {len(pool.about.experts)} experts")
         for warning in pool.about.warnings:
             self.board.note(f"warning: {warning}")
-        self.board.enter("training fusers, rivals, and the tables and models of subsets")
+        self._enter("training fusers, rivals, and the tables and models of subsets")
         params = self._params(pool, key)
         kinds = self.config.policy_kinds(len(pool.about.experts))
         parts = {kind: self._parts(kind, pool, params) for kind in kinds}
@@ -50,31 +53,38 @@ class FoeJob:
         unseen = self._call(
             "unseen", "actors.routing.unseen:unseen", params, unseen=identity(self.config.unseen)
         )
-        groups: list[Sequence[Call]] = [list(methods.values()), *parts.values(), [unseen]]
-        flat = iter(self.steps.do([call for group in groups for call in group]))
-        done = [[next(flat) for _ in group] for group in groups]
-        self.board.enter("walking over the items with every policy")
+        rehearsals = {f"frugal_{kind}": self._rehearsals(kind, pool, params) for kind in kinds}
+        groups = {**rehearsals, **parts, "methods": [*methods.values()], "unseen": [unseen]}
+        flat = iter(self.steps.do([call for group in groups.values() for call in group]))
+        done = {name: [next(flat).key for _ in group] for name, group in groups.items()}
+        self._enter("walking over the items with every policy")
         walks = [
-            self._call("policy", f"{FITTING}:policy", params, kind=kind, parts=[part.key for part in of])
-            for kind, of in zip(kinds, done[1:-1], strict=True)
+            self._call("policy", f"{FITTING}:policy", params, kind=kind, parts=done[kind]) for kind in kinds
         ]
-        keys = {name: one.key for name, one in zip(methods, done[0], strict=True)}
+        keys = dict(zip(methods, done["methods"], strict=True))
         keys |= {f"frugal_{kind}": one.key for kind, one in zip(kinds, self.steps.do(walks), strict=True)}
-        self.board.enter("judging")
-        judged = {"pool": key, "methods": keys, "seed": self.config.seed, "unseen": done[-1][0].key}
-        judged["experts"] = params["experts"]
+        self._enter("judging")
+        practice = {name: done[name] for name in rehearsals}
+        judged = {"pool": key, "methods": keys, "rehearsals": practice, "unseen": done["unseen"][0]}
+        judged |= {"seed": self.config.seed, "experts": params["experts"]}
         judgement = self.steps.one(Call("judge", "actors.routing.judging:judge", judged))
-        self.board.enter("writing the results")
-        publish = {**params, "judgement": judgement.key, "methods": keys, "name": self.config.name}
-        publish["parts"] = {k: [part.key for part in of] for k, of in zip(kinds, done[1:-1], strict=True)}
+        self._enter("writing the results")
+        publish = {**params, "judgement": judgement.key, "methods": keys, "rehearsals": practice}
+        publish |= {"name": self.config.name, "parts": {kind: done[kind] for kind in kinds}}
         artefact = self.steps.one(Call("artefact", "actors.routing.artefact:publish", publish))
-        summary = self._summary(pool, judgement, artefact, time.time() - started)
+        summary = self._summary(judgement, artefact, time.time() - started)
         self.run_store.write_json(
             "report.json", self.run_store.read_json(f"steps/{judgement.key}/judgement.json")
         )
         self.run_store.write_json("summary.json", summary)
         self.board.enter("done")
         return summary
+
+    def _enter(self, stage: str) -> None:
+        """Begin a stage, and say so in the summary of a run that was not done before."""
+        self.board.enter(stage)
+        if status_of(self.run_store) != "done":
+            self.run_store.write_json("summary.json", {"status": "running", "stage": stage, **self.known})
 
     def _call(self, step: str, function: str, params: dict[str, Any], /, **more: Any) -> Call:  # noqa: ANN401
         return Call(step, function, {**params, **more}, self.resources)
@@ -166,21 +176,29 @@ class FoeJob:
             for subset in (every if experts <= fitting.ALL_SUBSETS else [])
         ]
 
-    def _summary(self, pool: Pool, judgement: Done, artefact: Done, seconds: float) -> dict[str, Any]:
+    def _rehearsals(self, kind: Fuser, pool: Pool, params: dict[str, Any]) -> list[Call]:
+        """Steps that find out what a policy is worth on items that it has not seen."""
+        stored = len(fitting.stored_rows(pool, params["max_stored"], params["seed"]))
+        return [
+            self._call("rehearsal", f"{REHEARSING}:rehearse", params, kind=kind, fold=fold)
+            for fold in range(rehearsing.folds(stored))
+        ]
+
+    def _about(self, pool: Pool) -> dict[str, Any]:
+        """What the summary says of the pool."""
         about = pool.about
+        items = {part: len(pool.rows(part)) for part in ("fit", "test")}
         return {
-            "status": "done",
-            "job": self.config.job,
-            "name": self.config.name,
-            "seed": self.config.seed,
             "answer": about.answer,
             "unit": about.unit,
-            "items": {
-                "fit": len(pool.rows("fit")),
-                "test": len(pool.rows("test")),
-                "left_out": about.dropped,
-            },
+            "items": {**items, "left_out": about.dropped},
             "warnings": list(about.warnings),
+        }
+
+    def _summary(self, judgement: Done, artefact: Done, seconds: float) -> dict[str, Any]:
+        return {
+            "status": "done",
+            **self.known,
             "seconds": round(seconds, 1),
             **{k: v for k, v in judgement.facts.items() if k not in {"key", "wall_seconds"}},
             "artefact": artefact.facts["version"],

@@ -1,7 +1,7 @@
 """The step that judges: accuracy, price and area of every method, and what is better than what.
 
-Which policy is the result, and at which rate it is compared, is decided on stored items that are left out of
-their own decisions, never on the items that are judged. Rivals are compared at the setting that is best for
+Which policy is the result, and at which rate it is compared, is decided by rehearsals on the items that are
+learnt from, never on the items that are judged. Rivals are compared at the setting that is best for
 them on the items that are judged, which favours them.
 """
 
@@ -14,6 +14,7 @@ from safetensors.numpy import load
 from actors.routing.curves import Curve
 from actors.routing.fitting import read_pool
 from actors.routing.pool import Pool
+from actors.routing.rehearsing import joined
 from cluster.storage import Run, Step
 from fusion.routing.evaluation import Point, aiq, hull, pareto
 from fusion.statistics import bootstrap_interval
@@ -26,15 +27,11 @@ Floats = NDArray[np.float64]
 
 
 def judge(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
-    """`params`: pool, methods (name: step), seed, unseen (step)."""
+    """`params`: pool, methods (name: step), rehearsals (policy: steps), seed, unseen (step)."""
     pool, seed = read_pool(run, params["pool"]), params["seed"]
     keys: dict[str, str] = params["methods"]
     curves = {name: Curve.read(run.below(f"steps/{key}")) for name, key in keys.items()}
-    rehearsals = {
-        name: Curve.read(run.below(f"steps/{key}/rehearsal"))
-        for name, key in keys.items()
-        if name.startswith("frugal_")
-    }
+    rehearsals = {name: joined(run, of)[0] for name, of in params["rehearsals"].items()}
     largest = float(pool.prices[pool.rows("test")].sum(axis=1).mean())
     rehearsed = {name: aiq(_points(curve), largest) for name, curve in rehearsals.items()}
     chosen = max(rehearsed, key=lambda name: (rehearsed[name], name))

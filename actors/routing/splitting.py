@@ -27,7 +27,8 @@ def parts_of(config: FoeConfig, items: pd.DataFrame, source: pd.DataFrame) -> pa
         used = shuffled[: split.limit or n]
         half = int(len(used) * split.share)
         part[used[:half]], part[used[half:]] = "fit", "test"
-    for name in ("fit", "test"):
-        if not (part == name).any():
-            raise ConfigError(f"split: no item is in the part {name!r}, of {n} items in all")
+    for name, least in (("fit", 2), ("test", 1)):
+        found = int((part == name).sum())
+        if found < least:
+            raise ConfigError(f"split: the part {name!r} has {found} of the {n} items; {least} are needed")
     return pa.Table.from_pandas(items.assign(part=part), preserve_index=False)

@@ -137,14 +137,6 @@ class _Frugal(BaseEstimator):
         ]
         return self._walks(self._split(x), plans, charged, may, None)
 
-    def rehearse(self, rates: Iterable[float], items: Ints | None = None) -> list[Walks]:
-        """Walks over stored items (None: all), for each rate; none of them helps to decide about itself, so
-        that they show what new requests may expect."""
-        check_is_fitted(self)
-        rows, rates = np.arange(len(self.stored_)) if items is None else items, list(rates)
-        self.find_starts(rates)
-        return self._rehearsed(rows, [(self._rules(rate, self.budget), self.starts(rate)) for rate in rates])
-
     def _rehearsed(self, items: Ints, plans: Sequence[Plan]) -> list[Walks]:
         size = (len(items), self.stored_.experts)
         outputs = [block[items] for block in self.stored_.blocks]

@@ -50,8 +50,11 @@ def write(run_uri: str, output: str | None) -> str:
         raise ConfigError(f"{run_uri}: not a run directory (it has no run.json)")
     if not run.exists("summary.json"):
         raise ConfigError(f"{run_uri}: holds no results yet; start the job, or wait for its first round")
+    summary, record = run.read_json("summary.json"), run.read_json("run.json")
+    if record["config"]["job"] == "foe" and "methods" not in summary:
+        raise ConfigError(f"{run_uri}: {summary['status']} while {summary['stage']}; nothing is judged yet")
     report = run.read_json("report.json") if run.exists("report.json") else None
-    page = render(run.read_json("summary.json"), report, run.read_json("run.json")).encode()
+    page = render(summary, report, record).encode()
     if output is None:
         run.write_bytes(PAGE, page)
         return run.below(PAGE).uri

@@ -5,6 +5,9 @@ import pytest
 
 from actors.routing.curves import Curve
 from actors.routing.judging import along, mixture
+from cluster.storage import Run
+from configs.schema.base import ConfigError
+from jobs import report
 from tests.actors.routing.conftest import config_of
 
 FEW = {"rates": [0, 0.005, 0.02, 1], "neighbours": 9}
@@ -122,3 +125,21 @@ def test_policies_know_a_shortlist_and_its_artefact_decides_alike(llms, fused, m
         assert (walk.order == kept[f"order.{number}"]).all()
     places = run.read_json("report.json")["sequences"][0]["places"]
     assert set(places) == {"good", "small"}
+
+
+def test_a_run_says_where_it_stands(services, fused, tmp_path, monkeypatch):
+    from actors.routing import judging
+
+    def fails(run, step, params):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(judging, "judge", fails)
+        with pytest.raises(OSError, match="no space"):
+            fused(config_of(services, policy=FEW))
+    run = Run(str(tmp_path / "run"))
+    summary = run.read_json("summary.json")
+    assert (summary["status"], summary["stage"], summary["items"]["fit"]) == ("running", "judging", 150)
+    with pytest.raises(ConfigError, match="running while judging; nothing is judged yet"):
+        report.write(run.uri, None)
+    assert fused(config_of(services, policy=FEW))[0]["status"] == "done"

@@ -117,7 +117,7 @@ def test_a_split_of_the_data_is_kept(llms):
     assert (len(pool.rows("fit")), len(pool.rows("test"))) == (120, 80)
     with pytest.raises(ConfigError, match="no column 'fold'; there are item, task, split, text"):
         collected.read(config_of(llms, answer="expert", split={"column": "fold"}))
-    with pytest.raises(ConfigError, match="no item is in the part 'test', of 200 items"):
+    with pytest.raises(ConfigError, match="the part 'test' has 0 of the 200 items"):
         collected.read(config_of(llms, answer="expert", split={**split, "test": ["ood"]}))
 
 
