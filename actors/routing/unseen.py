@@ -11,8 +11,8 @@ from actors.routing.fitting import read_pool, stored_rows
 from actors.routing.pool import Pool
 from cluster.storage import Run, Step
 from configs.schema.foe import Unseen
-from fusion.routing.lookup import Lookup
 from fusion.routing.neighbours import GRID
+from fusion.routing.states import States
 from fusion.routing.stored import Stored
 
 MOST = 2000
@@ -89,10 +89,11 @@ def _distances(
 ) -> Floats:
     """Mean squared distance (m,) to the nearest stored items in the outputs of the first `count` experts."""
     kept = Stored(tuple(block[stored] for block in pool.blocks[:count]), pool.values[stored])
-    subset = tuple(range(count))
-    lookup = Lookup(kept, lambda expert, at: pool.blocks[expert][rows[at]], len(rows), own)
     everyone = np.arange(len(rows))
-    for expert in subset:
-        lookup.observe(expert, everyone)
-    found = lookup.near(subset, everyone, near, "inclusive")
-    return np.asarray(found.sum(axis=1) / np.maximum(np.diff(found.indptr), 1) / GRID)
+    states, of = States(kept, len(rows), own), np.zeros(len(rows), np.intp)
+    for expert in range(count):
+        states.tell(expert, everyone, pool.blocks[expert][rows])
+        of = states.enter(of, np.full(len(rows), expert), everyone)
+    at, items = states.near(near, "inclusive")
+    sums = np.bincount(at, states.distances(at, items), minlength=len(states))
+    return np.asarray((sums / np.maximum(np.bincount(at, minlength=len(states)), 1) / GRID)[of])

@@ -2,10 +2,9 @@
 
 For a request of which the outputs of the experts S are known, the M stored items nearest in those outputs
 stand for it: the expected loss of any wider S' is the mean of its stored losses there (FrugalFoE, eq. 4.4).
-As stored losses do not depend on prices, one `Expectations` serves every rate, budget and choice of experts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -13,123 +12,121 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.routing.lookup import Lookup
-from fusion.routing.losses import Groups, SubsetLosses
-from fusion.routing.neighbours import GRID, Floats, Ints, Ties, smallest
-from fusion.routing.stored import Stored, Subset
+from fusion.routing.losses import Plan, SubsetLosses
+from fusion.routing.neighbours import GRID, Floats, Ints, Singles, Ties, smallest
+from fusion.routing.states import States
+from fusion.routing.stored import Subset
+
+READ = 1 << 22
+"""Stored losses that are looked at together."""
 
 
 class Expectations:
-    """What the stored items say about a chunk of requests, each number computed once.
+    """What the stored items say about the present states of requests; `update` when those have changed.
 
-    Where experts are chosen, `charges` (K,) are the losses that their calls are worth, which an answer adds
+    Where experts are chosen, a call of expert k is worth a loss of rate x `prices[k]`, which an answer adds
     that was not asked for before.
     """
 
     def __init__(
-        self,
-        lookup: Lookup,
-        losses: SubsetLosses,
-        *,
-        neighbours: int = 30,
-        ties: Ties = "inclusive",
-        charges: Floats,
+        self, states: States, losses: SubsetLosses, prices: Floats, *, neighbours: int, ties: Ties
     ) -> None:
-        self.lookup, self.losses, self.stored = lookup, losses, lookup.stored
-        self.neighbours, self.ties, self.charges = neighbours, ties, charges
-        self._expected: dict[tuple[Subset, int], dict[int, Floats]] = {}
-        self._scored: dict[Subset, dict[int, Floats]] = {}
+        self.states, self.losses, self.stored = states, losses, states.stored
+        self.prices, self.neighbours, self.ties = prices, neighbours, ties
 
-    def expect(self, groups: Groups, depths: Sequence[int]) -> list[Floats]:
-        """Expected losses (len(rows), 1 + number of additions) of the fusers on whom each group has asked,
-        and on those and each addition of up to `depth` experts; infinite where one would be asked twice."""
-        groups = {asked: self.lookup.same(asked, rows) for asked, rows in groups.items()}
-        ahead = dict(zip(groups, depths, strict=True))
-        known = {asked: self._expected.setdefault((asked, depth), {}) for asked, depth in ahead.items()}
-        missing = _missing(known, groups)
-        if missing:
-            near = iter(self.lookup.items(missing, self.neighbours, self.ties))
-            for asked, rows in missing.items():
-                means = self._means(asked, ahead[asked], [next(near) for _ in rows])
-                known[asked].update(zip(rows.tolist(), means, strict=True))
-        return [np.array([known[asked][row] for row in rows.tolist()]) for asked, rows in groups.items()]
+    def update(self) -> None:
+        """Find the items nearest to the present states."""
+        self._at, self._items = self.states.near(self.neighbours, self.ties)
+        self._sizes = np.bincount(self._at, minlength=len(self.states))
 
-    def scores(self, groups: Groups) -> tuple[Floats, Floats]:
-        """Scores (r, A) of the fusers on the experts that groups have asked, group after group, and mean
-        squared distances (r,) to the nearest stored items."""
-        groups = {asked: self.lookup.same(asked, rows) for asked, rows in groups.items()}
-        known = {asked: self._scored.setdefault(asked, {}) for asked in groups}
-        missing = _missing(known, groups)
-        if missing:
-            scored = iter(self._scores(missing))
-            for asked, rows in missing.items():
-                known[asked].update((row, next(scored)) for row in rows.tolist())
-        found = np.array([known[asked][row] for asked, rows in groups.items() for row in rows.tolist()])
-        return found[:, :-1], found[:, -1]
-
-    def _means(self, asked: Subset, depth: int, lists: Sequence[Ints]) -> Floats:
-        """Means of losses (len(lists), 1 + number of additions) over lists of stored items."""
-        items, sizes = np.concatenate(lists), np.array([len(some) for some in lists])
-        plan = additions_to(asked, self.stored.experts, depth)
-        bins = len(lists) * np.arange(len(plan.wider))[:, None] + np.repeat(np.arange(len(lists)), sizes)
-        tables = self._tables(asked, plan, items)
-        sums = np.bincount(bins.ravel(), tables.ravel(), minlength=len(plan.wider) * len(lists))
-        found = np.full((len(lists), plan.width), np.inf)
-        found[:, plan.at] = (sums.reshape(-1, len(lists)) / np.maximum(sizes, 1)).T
+    def expect(self, of: Ints, rates: Floats, depth: int) -> Floats:
+        """Expected losses (w, 1 + number of additions) for walks in states `of` (w,) at `rates` (w,): of the
+        fusers on whom they have asked, and on those and each addition of up to `depth` experts; infinite
+        where one would be asked twice."""
+        plans = [additions_to(subset, self.stored.experts, depth) for subset in self.states.subsets]
+        means = self._regrets(plans, of, rates) if self.stored.chooses else self._losses(plans)[of]
+        found = np.full((len(of), plans[0].width), np.inf)
+        places = np.stack([plan.at for plan in plans])[self.states.of[of]]
+        np.put_along_axis(found, places, means, axis=1)
         return found
 
-    def _tables(self, asked: Subset, plan: "Additions", items: Ints) -> Floats:
-        """Losses (number of subsets, len(items)) at stored items."""
-        found = self.losses.children(asked, plan.single, items)
-        deeper = plan.wider[len(plan.single) :]
-        if deeper:
-            found = np.concatenate([found, *(self.losses.at(subset, items)[None] for subset in deeper)])
-        if not self.stored.chooses:
-            return np.asarray(found[:, :, 0])
-        each = zip(plan.wider, found, strict=True)
-        return np.stack([missed(self.stored, subset, table, items, self.charges) for subset, table in each])
-
-    def _scores(self, groups: Groups) -> Floats:
-        """Scores and, in the last column, mean distances (r, A + 1)."""
-        m = sum(map(len, groups.values()))
-        at, items, exact = self.lookup.around(groups, self.neighbours, self.ties)
+    def scores(self, chosen: Ints) -> tuple[Floats, Floats]:
+        """Scores (len(chosen), A) of the fusers in some states, in order, and mean squared distances
+        (len(chosen),) to the nearest stored items."""
+        m = len(chosen)
+        place = np.full(len(self.states), -1)
+        place[chosen] = np.arange(m)
+        mine = place[self._at] >= 0
+        at, items = place[self._at[mine]], self._items[mine]
+        exact = self.states.distances(self._at[mine], items)
 
         def near(count: int, ties: Ties) -> tuple[Ints, Ints]:
             if count > self.neighbours or ties not in ("lowest", self.ties):
-                return self.lookup.around(groups, count, ties)[:2]
+                return self.states.near(count, ties, chosen)
             kept = smallest(at, items, exact, count, ties, m)
             return at[kept], items[kept]
 
-        count = np.maximum(np.bincount(at, minlength=m), 1)
-        distance = np.bincount(at, exact, minlength=m) / count / GRID
-        left_out = self.lookup.exclude
-        if left_out is not None:
-            left_out = left_out[np.concatenate(list(groups.values()))]
-        scores = self.losses.scores(groups, near, self.lookup.outputs, left_out)
-        return np.column_stack([scores, distance])
+        distance = np.bincount(at, exact, minlength=m) / np.maximum(self._sizes[chosen], 1) / GRID
+        return self.losses.scores(self.states, chosen, near), distance
+
+    def _losses(self, plans: Sequence["Additions"]) -> Floats:
+        """Mean losses (s, w) of all states, for the subsets of their plans."""
+        return np.concatenate([self._mean(read[:, :, 0], part) for part, _, read in self._read(plans)])
+
+    def _regrets(self, plans: Sequence["Additions"], of: Ints, rates: Floats) -> Floats:
+        """Mean losses (w, w') of choices by predicted quality less price, for walks in states `of`."""
+        levels, level = np.unique(rates, return_inverse=True)
+        walked = np.zeros((len(levels), len(self.states)), bool)
+        walked[level, of] = True
+        answers = self.stored.values.shape[1]
+        unpaid = np.array([[np.isin(range(answers), s, invert=True) for s in plan.wider] for plan in plans])
+        found = np.empty((*walked.shape, len(plans[0].wider)))
+        for part, near, read in self._read(plans):
+            values = self.stored.values[self._items[near]]
+            for number in np.flatnonzero(walked[:, part].any(axis=1)).tolist():
+                charges = (unpaid * (levels[number] * self.prices[:answers]))[self.states.of[self._at[near]]]
+                found[number, part] = self._mean(missed(values, read, charges), part)
+        return found[level, of]
+
+    def _read(self, plans: Sequence["Additions"]) -> Iterator[tuple[slice, slice, Singles]]:
+        """Some of the states, where their neighbours are, and what is known (p, w, 1 or K) at those."""
+        wider: list[Plan] = [plan.wider for plan in plans]
+        answers = self.stored.values.shape[1] if self.stored.chooses else 1
+        ends = np.concatenate([[0], np.cumsum(self._sizes)])
+        start = 0
+        while start < len(self._sizes):
+            room = ends[start] + READ // (len(wider[0]) * answers)
+            stop = max(start + 1, int(np.searchsorted(ends, room, side="right")) - 1)
+            near = slice(int(ends[start]), int(ends[stop]))
+            which = self.states.of[self._at[near]]
+            yield slice(start, stop), near, self.losses.among(wider, which, self._items[near])
+            start = stop
+
+    def _mean(self, values: NDArray[np.floating], part: slice) -> Floats:
+        """Means (s', w) of values (p, w) over the neighbours of some states; 0 where there are none."""
+        sizes = self._sizes[part]
+        found = np.zeros((len(sizes), values.shape[1]))
+        starts = (np.cumsum(sizes) - sizes)[sizes > 0]
+        if len(starts):
+            sums = np.add.reduceat(values, starts, axis=0, dtype=np.float64)
+            found[sizes > 0] = sums / sizes[sizes > 0, None]
+        return found
 
 
-def missed(stored: Stored, subset: Subset, table: Floats, items: Ints, charges: Floats) -> Floats:
-    """Losses (len(items),) at stored items of the fuser on `subset`, of which (len(items), 1 or K) is known.
-
-    Where experts are chosen: what the choice by predicted quality less charges misses, and its charge.
-    """
-    if not stored.chooses:
-        return table[:, 0]
-    extra = charges[: stored.values.shape[1]].copy()
-    extra[[expert for expert in subset if expert < len(extra)]] = 0
-    chosen = (table - extra).argmax(axis=1)
-    values = stored.values[items]
-    return np.asarray(values.max(axis=1) - values[np.arange(len(items)), chosen] + extra[chosen])
+def missed(values: Floats, predicted: NDArray[np.floating], charges: Floats) -> Floats:
+    """What choices by `predicted` quality (p, w, K) less charges (p, w, K) lose at items of which `values`
+    (p, K) are the qualities: what a better one would be worth, and the charge."""
+    chosen = (predicted - charges).argmax(axis=2)
+    extra = np.take_along_axis(charges, chosen[:, :, None], axis=2)[:, :, 0]
+    return np.asarray(values.max(axis=1)[:, None] - np.take_along_axis(values, chosen, axis=1) + extra)
 
 
 @dataclass(frozen=True)
 class Additions:
-    """What may be asked after a subset: `wider` that subset and all that are looked at, `at` their places
-    among `width`, `single` the experts of those with one more at most."""
+    """What may be asked after a subset: `wider` that subset and all that are looked at, and `at` their places
+    among `width`."""
 
-    wider: tuple[Subset, ...]
-    single: Subset
+    wider: Plan
     at: Ints
     width: int
 
@@ -140,8 +137,7 @@ def additions_to(asked: Subset, experts: int, depth: int) -> Additions:
     added = [tuple(one) for some in additions(experts, depth) for one in some.tolist()]
     new = [(place, one) for place, one in enumerate(added, 1) if not set(one) & set(asked)]
     wider = (asked, *(tuple(sorted((*asked, *one))) for _, one in new))
-    single = (asked[-1], *(one[0] for _, one in new if len(one) == 1))
-    return Additions(wider, single, np.array([0, *(place for place, _ in new)]), 1 + len(added))
+    return Additions(wider, np.array([0, *(place for place, _ in new)]), 1 + len(added))
 
 
 @lru_cache(64)
@@ -155,12 +151,3 @@ def members(experts: int, depth: int) -> NDArray[np.bool_]:
     """Who is in which addition (number, K)."""
     added = [one for some in additions(experts, depth) for one in some.tolist()]
     return np.array([[expert in one for expert in range(experts)] for one in added])
-
-
-def _missing(known: dict[Subset, dict[int, Floats]], groups: Groups) -> Groups:
-    """Requests of which nothing is known, each once."""
-    new = {
-        asked: [r for r in dict.fromkeys(rows.tolist()) if r not in known[asked]]
-        for asked, rows in groups.items()
-    }
-    return {asked: np.array(rows) for asked, rows in new.items() if rows}

@@ -11,9 +11,11 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.model_selection import KFold
 
-from fusion.routing.losses import Groups, Loss, Near, losses
-from fusion.routing.neighbours import Floats, Ints
+from fusion.routing.losses import Loss, Near, Plan, losses
+from fusion.routing.neighbours import Floats, Ints, Singles
+from fusion.routing.states import States
 from fusion.routing.stored import Stored, Subset
+from fusion.routing.tables import Tables
 
 
 class FittedLosses:
@@ -34,6 +36,8 @@ class FittedLosses:
     ) -> None:
         self.stored, self.make, self.loss, self.folds, self.seed = stored, make, loss, folds, seed
         self._scores: dict[Subset, Floats] = {}
+        self._tables = Tables(len(stored), stored.values.shape[1] if stored.chooses else 1, 0)
+        self._tabled: set[Subset] = set()
         self._models: dict[Subset, Any] = {}
 
     def add(self, subset: Subset, model: Any, left_out: Floats) -> None:  # noqa: ANN401
@@ -50,30 +54,29 @@ class FittedLosses:
 
     def at(self, subset: Subset, rows: Ints) -> Floats:
         """Losses (len(rows), 1) of the fuser on `subset` at stored items, or qualities (len(rows), K)."""
-        scores = self._left_out(subset)[rows]
-        return scores if self.stored.chooses else losses(scores, self.stored.values[rows], self.loss)[:, None]
+        return self.among([(subset,)], np.zeros(len(rows), np.intp), rows)[:, 0].astype(np.float64)
 
-    def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> Floats:
-        """The same (len(experts), len(rows), 1 or K) with one expert more, for each of `experts`; one that is
-        in the subset adds nothing."""
-        return np.stack([self.at(tuple(sorted({*subset, expert})), rows) for expert in experts])
+    def among(self, plans: Sequence[Plan], which: Ints, items: Ints) -> Singles:
+        """The same (p, w, 1 or K) at stored items (p,), each for all w subsets of one of the plans."""
+        for subset in dict.fromkeys(subset for plan in plans for subset in plan):
+            if subset not in self._tabled:
+                scores = self._left_out(subset)
+                chooses = self.stored.chooses
+                table = scores if chooses else losses(scores, self.stored.values, self.loss)[:, None]
+                self._tables.add(subset, table.astype(np.float32))
+                self._tabled.add(subset)
+        return self._tables.read(plans, which, items)
 
-    def scores(
-        self,
-        groups: Groups,
-        near: Near,  # noqa: ARG002
-        outputs: Callable[[Subset, Ints], Floats],
-        exclude: Ints | None,
-    ) -> Floats:
-        """Scores (m, A), group after group, of the fusers on the experts that requests have asked."""
-        found, start = [], 0
-        for subset, rows in groups.items():
-            if exclude is not None:
-                found.append(self._left_out(subset)[exclude[start : start + len(rows)]])
+    def scores(self, states: States, chosen: Ints, near: Near) -> Floats:  # noqa: ARG002
+        """Scores (len(chosen), A) of the fusers on what states have heard."""
+        found = np.empty((len(chosen), self.stored.values.shape[1]))
+        for number in np.unique(states.of[chosen]).tolist():
+            some, subset = np.flatnonzero(states.of[chosen] == number), states.subsets[number]
+            if states.exclude is not None:
+                found[some] = self._left_out(subset)[states.exclude[states.rows[chosen[some]]]]
             else:
-                found.append(self.predict(self._model(subset), outputs(subset, rows)))
-            start += len(rows)
-        return np.concatenate(found)
+                found[some] = self.predict(self._model(subset), states.outputs(chosen[some]))
+        return found
 
     def _model(self, subset: Subset) -> Any:  # noqa: ANN401
         if subset not in self._models:

@@ -5,21 +5,20 @@ any wider S'. The next expert is the one with the lowest expected loss plus rate
 nobody lowers it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fusion.routing.expectations import Expectations, additions, members
-from fusion.routing.losses import Groups, widened
-from fusion.routing.neighbours import Floats, Ints
-from fusion.routing.stored import Subset
+from fusion.routing.neighbours import Floats, Ints, distinct
 
 TOLERANCE = 1e-6
 """Differences of expected losses up to this are none: 0.3 - 0.2 is not 0.1 in floating point."""
+Ask = Callable[[int, Ints], Floats]
+"""Outputs (len(rows), d_k) of an expert for some of the requests."""
 Start = Literal["rollout", "mean_loss"]
 GAIN, BUDGET, ALL, LIMIT, UNAVAILABLE = "gain", "budget", "all", "limit", "unavailable"
 """Why a walk stops: no gain is worth its price; none that is left can be paid; everyone, or as many as are
@@ -37,6 +36,10 @@ class Rules:
     budget: float = np.inf
     continue_on_tie: bool = False
     """Go on when a free expert changes nothing; the reference code does."""
+
+
+Plan = tuple[Rules, Sequence[int]]
+"""Rules, and all experts by preference for the first."""
 
 
 @dataclass(frozen=True)
@@ -63,137 +66,131 @@ class Walks:
 
 
 class Walk:
-    """Asks about every request of a chunk until it does not pay any more.
+    """Asks about every request of a chunk until it does not pay any more, for each of some plans, which
+    differ in rates and first experts only.
 
-    `prices` (m, K) of a call, `starts` all experts by preference, `allowed` (m, K) who may be asked. A
-    request about which nobody may be asked within the budget raises ValueError.
+    `prices` (m, K) of a call, `allowed` (m, K) who may be asked. A request about which nobody may be asked
+    within the budget raises ValueError. All walks go step by step together, so that what they have in common
+    is looked up once.
     """
 
     def __init__(
-        self,
-        seen: Expectations,
-        rules: Rules,
-        prices: Floats,
-        starts: Sequence[int],
-        allowed: NDArray[np.bool_],
+        self, seen: Expectations, plans: Sequence[Plan], prices: Floats, allowed: NDArray[np.bool_]
     ) -> None:
-        m, k = prices.shape
-        self.seen, self.rules, self.prices, self.starts, self.allowed = seen, rules, prices, starts, allowed
-        self.spent, self.distance = np.zeros(m), np.zeros(m)
-        self.asked = np.zeros((m, k), bool)
-        self.order = np.full((m, k), -1, np.intp)
-        self.current, self.best = np.full((m, k), np.nan), np.full((m, k), np.nan)
-        self.reasons = np.full(m, "", "U11")
-        self.scores = np.zeros((m, seen.stored.values.shape[1]))
-        self.answers = np.zeros(m, np.intp)
+        (m, k), self.states = prices.shape, seen.states
+        self.seen, self.plans, self.prices, self.allowed = seen, plans, prices, allowed
+        self.rules = plans[0][0]
+        self.rates = np.repeat([rules.rate for rules, _ in plans], m)
+        self.rows = np.tile(np.arange(m), len(plans))
+        w = len(self.rows)
+        self.asked = np.zeros((w, k), bool)
+        self.order = np.full((w, k), -1, np.intp)
+        self.current, self.best = np.full((w, k), np.nan), np.full((w, k), np.nan)
+        self.reasons = np.full(w, "", "U11")
+        self.spent, self.distance = np.zeros(w), np.zeros(w)
+        self.scores = np.zeros((w, seen.stored.values.shape[1]))
+        self.answers = np.zeros(w, np.intp)
 
-    def run(self) -> Walks:
-        """Walk to the end."""
-        rows = np.arange(len(self.spent))
-        groups = self._ask({(): rows}, self._first())
-        last: dict[int, Subset] = {}
-        while groups:
-            last.update((row, asked) for asked, some in groups.items() for row in some.tolist())
-            groups = self._ask(groups, self.decide(groups))
-        self._answer(last)
-        if self.seen.stored.chooses:
-            called = (self.order == self.answers[:, None]).any(axis=1)
-            self.spent += np.where(called, 0, self.prices[rows, self.answers])
-        return Walks(
-            order=self.order,
-            current=self.current,
-            best=self.best,
-            reasons=self.reasons,
-            spent=self.spent,
-            scores=self.scores,
-            answers=self.answers,
-            distance=self.distance,
-        )
-
-    def decide(self, groups: Groups) -> Ints:
-        """The expert to ask next (r,) for each request, group after group, all of which have asked equally
-        many; -1 to stop."""
-        rules, asked = self.rules, len(next(iter(groups)))
-        rows = np.concatenate(list(groups.values()))
-        open_ = self.allowed[rows] & ~self.asked[rows]
-        payable = open_ & (self.spent[rows, None] + self.prices[rows] <= rules.budget + TOLERANCE)
-        everyone = asked == self.seen.stored.experts
-        full = rules.max_experts is not None and asked >= rules.max_experts
-        free = payable.any(axis=1)
-        reasons = np.where(free, GAIN, np.where(open_.any(axis=1), BUDGET, UNAVAILABLE))
-        self.reasons[rows] = ALL if everyone else LIMIT if full else reasons
-        free &= not full
-        ends = np.cumsum([0, *map(len, groups.values())]).tolist()
-        depth = min(rules.lookahead, self.seen.stored.experts - asked)
-        depths = [depth if free[a:b].any() else 0 for a, b in pairwise(ends)]
-        expected = self.seen.expect(groups, depths)
-        current = np.concatenate([some[:, 0] for some in expected])
-        self.current[rows, asked - 1] = current
-        chosen = np.full(len(rows), -1, np.intp)
-        if not free.any():
-            return chosen
-        further = np.concatenate([some[:, 1:] for some, d in zip(expected, depths, strict=True) if d])
-        looked = np.repeat(np.array(depths) > 0, np.diff(ends))
-        best, choice = self._best(rows[free], further[free[looked]], payable[free], depth)
-        self.best[rows[free], asked - 1] = best
-        costs_nothing = rules.rate * self.prices[rows[free], choice] == 0
-        least = np.where(costs_nothing & (not rules.continue_on_tie), TOLERANCE, -TOLERANCE)
-        goes_on = (current[free] - best > least) | (asked < rules.min_experts)
-        chosen[free] = np.where(goes_on, choice, -1)
-        return chosen
-
-    def _best(
-        self, rows: Ints, expected: Floats, payable: NDArray[np.bool_], depth: int
-    ) -> tuple[Floats, Ints]:
-        """The lowest penalised loss after asking further (r,), and whom to ask for it first."""
-        experts = payable.shape[1]
-        prices, start = self.prices[rows], 0
-        for added in additions(experts, depth):
-            price = prices[:, added].sum(axis=2)
-            within = self.spent[rows, None] + price <= self.rules.budget + TOLERANCE
-            part = expected[:, start : start + len(added)]
-            part += self.rules.rate * price
-            part[~(payable[:, added].all(axis=2) & within)] = np.inf
-            start += len(added)
-        winner = expected.argmin(axis=1)
-        first = winner.copy()
-        if depth > 1:
-            first = np.where(members(experts, depth)[winner], expected[:, :experts], np.inf).argmin(axis=1)
-        return expected[np.arange(len(rows)), winner], first
+    def run(self, ask: Ask) -> list[Walks]:
+        """Walk to the end; what was done for each of the plans."""
+        walks, of, chosen = np.arange(len(self.rows)), np.zeros(len(self.rows), np.intp), self._first()
+        step = 0
+        while len(walks):
+            of = self._ask(ask, walks, of, chosen, step)
+            self.seen.update()
+            step += 1
+            chosen = self._decide(walks, of, step)
+            ends = chosen < 0
+            if ends.any():
+                self._answer(walks[ends], of[ends])
+                walks, of, chosen = walks[~ends], of[~ends], chosen[~ends]
+        m = len(self.prices)
+        return [
+            Walks(**{f.name: getattr(self, f.name)[start : start + m] for f in fields(Walks)})
+            for start in range(0, len(self.rows), m)
+        ]
 
     def _first(self) -> Ints:
         can = self.allowed & (self.prices <= self.rules.budget + TOLERANCE)
         if not can.any(axis=1).all():
             raise ValueError("no expert that may be asked costs as little as the budget")
-        preferred = np.asarray(self.starts)
-        return np.asarray(preferred[can[:, preferred].argmax(axis=1)])
+        preferred = [np.asarray(starts) for _, starts in self.plans]
+        return np.concatenate([starts[can[:, starts].argmax(axis=1)] for starts in preferred])
 
-    def _ask(self, groups: Groups, chosen: Ints) -> Groups:
-        """Ask for all requests that go on, and put those together that have now asked the same."""
-        rows = np.concatenate(list(groups.values()))
-        on = chosen >= 0
-        for expert in np.unique(chosen[on]).tolist():
-            self.seen.lookup.observe(expert, np.sort(rows[chosen == expert]))
-        self.order[rows[on], self.asked[rows[on]].sum(axis=1)] = chosen[on]
-        self.spent[rows[on]] += self.prices[rows[on], chosen[on]]
-        self.asked[rows[on], chosen[on]] = True
-        following: dict[Subset, list[int]] = {}
-        before = [asked for asked, some in groups.items() for _ in some]
-        for asked, row, expert in zip(before, rows.tolist(), chosen.tolist(), strict=True):
-            if expert >= 0:
-                following.setdefault(widened(asked, (expert,))[0], []).append(row)
-        return {asked: np.array(some) for asked, some in following.items()}
+    def _ask(self, ask: Ask, walks: Ints, of: Ints, chosen: Ints, step: int) -> Ints:
+        """Ask the chosen experts; the states (w,) that walks are in then."""
+        rows = self.rows[walks]
+        for expert in sorted(set(chosen.tolist())):
+            new = self.states.lacking(expert, rows[chosen == expert])
+            if len(new):
+                self.states.tell(expert, new, ask(expert, new))
+        self.order[walks, step] = chosen
+        self.asked[walks, chosen] = True
+        self.spent[walks] += self.prices[rows, chosen]
+        return self.states.enter(of, chosen, rows)
 
-    def _answer(self, last: dict[int, Subset]) -> None:
-        groups: dict[Subset, list[int]] = {}
-        for row, asked in last.items():
-            groups.setdefault(asked, []).append(row)
-        rows = np.concatenate([np.array(some) for some in groups.values()])
-        scores, self.distance[rows] = self.seen.scores({a: np.array(some) for a, some in groups.items()})
-        self.scores[rows] = scores
-        if self.seen.stored.chooses:
-            prices = np.where(self.asked[rows], 0, self.prices[rows])
-            can = self.allowed[rows] & (self.spent[rows, None] + prices <= self.rules.budget + TOLERANCE)
-            prices, can = prices[:, : scores.shape[1]], (can | self.asked[rows])[:, : scores.shape[1]]
-            scores = np.where(can, scores - self.rules.rate * prices, -np.inf)
-        self.answers[rows] = scores.argmax(axis=1)
+    def _decide(self, walks: Ints, of: Ints, step: int) -> Ints:
+        """The expert to ask next (w,) in each of some walks, which have asked `step` experts; -1 to stop."""
+        rules, experts, rows = self.rules, self.seen.stored.experts, self.rows[walks]
+        prices, rates, spent = self.prices[rows], self.rates[walks], self.spent[walks]
+        open_ = self.allowed[rows] & ~self.asked[walks]
+        payable = open_ & (spent[:, None] + prices <= rules.budget + TOLERANCE)
+        full = rules.max_experts is not None and step >= rules.max_experts
+        free = payable.any(axis=1) & (not full)
+        reasons = np.where(payable.any(axis=1), GAIN, np.where(open_.any(axis=1), BUDGET, UNAVAILABLE))
+        self.reasons[walks] = ALL if step == experts else LIMIT if full else reasons
+        depth = min(rules.lookahead, experts - step) if free.any() else 0
+        expected = self.seen.expect(of, rates, depth)
+        current = self.current[walks, step - 1] = expected[:, 0]
+        if not depth:
+            return np.full(len(walks), -1)
+        best, choice = self._best(expected[:, 1:], payable, prices, rates, spent, depth)
+        self.best[walks, step - 1] = np.where(free, best, np.nan)
+        costs_nothing = rates * prices[np.arange(len(walks)), choice] == 0
+        least = np.where(costs_nothing & (not rules.continue_on_tie), TOLERANCE, -TOLERANCE)
+        goes_on = (current - best > least) | (step < rules.min_experts)
+        return np.where(free & goes_on, choice, -1)
+
+    def _best(
+        self,
+        expected: Floats,
+        payable: NDArray[np.bool_],
+        prices: Floats,
+        rates: Floats,
+        spent: Floats,
+        depth: int,
+    ) -> tuple[Floats, Ints]:
+        """The lowest penalised loss after asking further (w,), and whom to ask for it first."""
+        experts, start = payable.shape[1], 0
+        for added in additions(experts, depth):
+            together, price = payable, prices
+            if start:
+                price = prices[:, added].sum(axis=2)
+                within = spent[:, None] + price <= self.rules.budget + TOLERANCE
+                together = payable[:, added].all(axis=2) & within
+            part = expected[:, start : start + len(added)]
+            part += rates[:, None] * price
+            part[~together] = np.inf
+            start += len(added)
+        winner = expected.argmin(axis=1)
+        first = winner
+        if depth > 1:
+            first = np.where(members(experts, depth)[winner], expected[:, :experts], np.inf).argmin(axis=1)
+        return expected[np.arange(len(winner)), winner], first
+
+    def _answer(self, walks: Ints, of: Ints) -> None:
+        """What is answered at the end of walks, and what a chosen expert costs that had not been asked."""
+        first, place = distinct(of)
+        scores, distance = self.seen.scores(of[first])
+        self.scores[walks], self.distance[walks] = scores[place], distance[place]
+        worth, asked = self.scores[walks], self.asked[walks, : scores.shape[1]]
+        if not self.seen.stored.chooses:
+            self.answers[walks] = worth.argmax(axis=1)
+            return
+        rows = self.rows[walks]
+        price = np.where(asked, 0, self.prices[rows, : worth.shape[1]])
+        may = self.allowed[rows, : worth.shape[1]]
+        can = asked | (may & (self.spent[walks, None] + price <= self.rules.budget + TOLERANCE))
+        answers = np.where(can, worth - self.rates[walks, None] * price, -np.inf).argmax(axis=1)
+        self.spent[walks] += price[np.arange(len(walks)), answers]
+        self.answers[walks] = answers

@@ -8,20 +8,21 @@ depends on prices too. The expected loss of any S at a new request is then a mea
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import reduce
 from typing import Literal, Protocol
 
 import numpy as np
 
 from fusion.routing.neighbours import Floats, Ints, Singles, Ties, members, pair_distances, row_chunks
+from fusion.routing.states import States
 from fusion.routing.stored import Stored, Subset
 from fusion.routing.tables import Tables
 
 Loss = Literal["zero_one", "soft"]
 Near = Callable[[int, Ties], tuple[Ints, Ints]]
-"""Rows, in order, and columns of so many nearest stored items of each of m requests."""
-Groups = dict[Subset, Ints]
-"""Requests that have asked the same experts."""
+"""Places, in order, and so many nearest stored items of each of some states."""
+Plan = tuple[Subset, ...]
+"""Subsets that are looked at together; the first is part of all others."""
 MEMORY = 1 << 28
 """Bytes of tables that are kept besides those that were built ahead."""
 Rough = tuple[Singles, Floats]
@@ -47,16 +48,12 @@ class SubsetLosses(Protocol):
         """Losses (len(rows), 1) of the fuser on `subset` at stored items, or qualities (len(rows), K) that it
         predicts."""
 
-    def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> Floats:
-        """The same (len(experts), len(rows), 1 or K) with one expert more, for each of `experts`; one that is
-        in the subset adds nothing."""
+    def among(self, plans: Sequence[Plan], which: Ints, items: Ints) -> Singles:
+        """The same (p, w, 1 or K) at stored items (p,), each for all w subsets of one of the plans."""
 
-    def scores(
-        self, groups: Groups, near: Near, outputs: Callable[[Subset, Ints], Floats], exclude: Ints | None
-    ) -> Floats:
-        """Scores (m, A), group after group, of the fusers on the experts that requests have asked. The
-        `count` nearest items of all are `near(count, ties)`, the outputs of some (len(rows), d_S)
-        `outputs(subset, rows)`; `exclude` are the stored items that the requests are, if so."""
+    def scores(self, states: States, chosen: Ints, near: Near) -> Floats:
+        """Scores (len(chosen), A) of the fusers on what `chosen` states have heard, whose `count` nearest
+        items are `near(count, ties)`."""
 
 
 class KnnLosses:
@@ -84,25 +81,26 @@ class KnnLosses:
         self._itself = np.arange(len(stored))
 
     def at(self, subset: Subset, rows: Ints) -> Floats:
-        """What is known of the fuser on `subset` at stored items `rows`."""
-        return np.asarray(self._look(subset, [subset], subset[-1:], rows)[0])
+        """What is known (len(rows), 1 or K) of the fuser on `subset` at stored items `rows`."""
+        return self.among([(subset,)], np.zeros(len(rows), np.intp), rows)[:, 0].astype(np.float64)
 
-    def children(self, subset: Subset, experts: Sequence[int], rows: Ints) -> Floats:
-        """The same of the fusers on `subset` and one more expert."""
-        return self._look(subset, widened(subset, tuple(experts)), experts, rows)
+    def among(self, plans: Sequence[Plan], which: Ints, items: Ints) -> Singles:
+        """The same (p, w, 1 or K) at stored items (p,), each for all w subsets of one of the plans."""
+        found = self._tables.read(plans, which, items)
+        unknown = np.isnan(found[:, :, 0])
+        if unknown.any():
+            for number in np.unique(which[unknown.any(axis=1)]).tolist():
+                mine = which == number
+                self._fill(plans[number], [np.unique(items[mine][new]) for new in unknown[mine].T])
+            found = self._tables.read(plans, which, items)
+        self._tables.forget()
+        return found
 
-    def scores(
-        self,
-        groups: Groups,
-        near: Near,
-        outputs: Callable[[Subset, Ints], Floats],  # noqa: ARG002
-        exclude: Ints | None,  # noqa: ARG002
-    ) -> Floats:
-        """Mean worth (m, A) of each answer among the nearest stored items of requests."""
-        m = sum(map(len, groups.values()))
+    def scores(self, states: States, chosen: Ints, near: Near) -> Floats:  # noqa: ARG002
+        """Mean worth (len(chosen), A) of each answer among the nearest stored items of states."""
         rows, items = near(self.neighbours, self.ties)
-        count = np.bincount(rows, minlength=m)
-        return np.asarray(self.stored.sums(rows, items, m) / np.maximum(count, 1)[:, None])
+        count = np.bincount(rows, minlength=len(chosen))
+        return np.asarray(self.stored.sums(rows, items, len(chosen)) / np.maximum(count, 1)[:, None])
 
     def build(self, subsets: Sequence[Subset], rows: Ints) -> Singles:
         """Parts of tables (len(subsets), len(rows), 1 or K); sorted subsets are fastest, as each takes the
@@ -115,8 +113,8 @@ class KnnLosses:
                 while sums and sums[-1][0] != subset[: len(sums[-1][0])]:
                     sums.pop()
                 for expert in subset[len(sums) :]:
-                    known = sums[-1] if sums else ((), None)
-                    sums.append(((*known[0], expert), _sum(known[1], between(expert))))
+                    more = between(expert)
+                    sums.append((subset[: len(sums) + 1], _sum(sums[-1][1], more) if sums else more))
                 found[number, part] = self._judge(subset, rows[part], sums[-1][1])
         return found
 
@@ -128,44 +126,25 @@ class KnnLosses:
         """Tables (n, 1 or K) that were added whole."""
         return self._tables.added()
 
-    def _look(self, subset: Subset, wider: Sequence[Subset], experts: Sequence[int], rows: Ints) -> Floats:
-        """What is known (len(wider), len(rows), 1 or K) of `wider`, each `subset` and one of `experts`."""
-        places = self._tables.places(wider)[:, None]
-        found = self._tables.data[places, rows]
-        unknown = np.isnan(found[:, :, 0])
-        if unknown.any():
-            self._fill(subset, wider, experts, places[:, 0], [np.unique(rows[new]) for new in unknown])
-            found = self._tables.data[places, rows]
-        self._tables.forget()
-        return found.astype(np.float64)
-
-    def _fill(
-        self,
-        subset: Subset,
-        wider: Sequence[Subset],
-        experts: Sequence[int],
-        places: Ints,
-        missing: Sequence[Ints],
-    ) -> None:
-        """Compute tables at `places` of `wider` where they are `missing`."""
-        firsts = [self._alike(child)[rows] for child, rows in zip(wider, missing, strict=True)]
+    def _fill(self, plan: Plan, missing: Sequence[Ints]) -> None:
+        """Compute the tables of a plan where they are `missing`."""
+        subset, places = plan[0], self._tables.places(plan)
+        firsts = [self._alike(child)[rows] for child, rows in zip(plan, missing, strict=True)]
         needed = np.unique(np.concatenate(firsts))
         for part in row_chunks(len(needed), len(self.stored)):
             chunk = needed[part]
             between = self._between(chunk)
-            base = None
-            for known in subset:
-                base = _sum(base, between(known))
-            for number, expert in enumerate(experts):
-                here = np.flatnonzero((firsts[number] >= chunk[0]) & (firsts[number] <= chunk[-1]))
+            base = reduce(_sum, map(between, subset))
+            for child, place, first, rows in zip(plan, places, firsts, missing, strict=True):
+                here = np.flatnonzero((first >= chunk[0]) & (first <= chunk[-1]))
                 if len(here):
-                    rows, place = np.unique(firsts[number][here], return_inverse=True)
-                    near, slack = base if base and expert in subset else _sum(base, between(expert))
-                    own = np.searchsorted(chunk, rows)
+                    own, at = np.unique(first[here], return_inverse=True)
+                    near, slack = reduce(_sum, (between(e) for e in child if e not in subset), base)
                     if len(own) < len(chunk):
-                        near, slack = near[own], slack[own]
-                    lost = self._judge(wider[number], rows, (near, slack), missing[number][here], place)
-                    self._tables.data[places[number], missing[number][here]] = lost
+                        some = np.searchsorted(chunk, own)
+                        near, slack = near[some], slack[some]
+                    lost = self._judge(child, own, (near, slack), rows[here], at)
+                    self._tables.data[place, rows[here]] = lost
 
     def _judge(
         self, subset: Subset, rows: Ints, rough: Rough, alike: Ints | None = None, place: Ints | None = None
@@ -217,11 +196,5 @@ class KnnLosses:
         return between
 
 
-def _sum(base: Rough | None, more: Rough) -> Rough:
-    return more if base is None else (base[0] + more[0], base[1] + more[1])
-
-
-@lru_cache(1 << 14)
-def widened(subset: Subset, experts: Subset) -> tuple[Subset, ...]:
-    """A subset and one expert more, for each of `experts`."""
-    return tuple(tuple(sorted({*subset, expert})) for expert in experts)
+def _sum(base: Rough, more: Rough) -> Rough:
+    return base[0] + more[0], base[1] + more[1]

@@ -131,6 +131,14 @@ def smallest(rows: Ints, columns: Ints, values: Floats, count: int, ties: Ties, 
     return kept
 
 
+def distinct(keys: Ints) -> tuple[Ints, Ints]:
+    """Where each different key is first, in the order of the keys, and which of those each one (w,) is."""
+    if len(keys) == 1:
+        return np.zeros(1, np.intp), np.zeros(1, np.intp)
+    _, first, place = np.unique(keys, return_index=True, return_inverse=True)
+    return first, place
+
+
 def ones(near: csr_array) -> csr_array:
     """A sparse matrix of ones in the places of another."""
     return csr_array((np.ones(len(near.data)), near.indices, near.indptr), shape=near.shape)

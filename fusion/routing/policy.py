@@ -18,10 +18,10 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from fusion.routing.expectations import Expectations, missed
 from fusion.routing.fitted import FittedLosses
-from fusion.routing.frugal import Rules, Start, Walk, Walks
-from fusion.routing.lookup import Lookup
+from fusion.routing.frugal import Plan, Rules, Start, Walk, Walks
 from fusion.routing.losses import KnnLosses, Loss, SubsetLosses
 from fusion.routing.neighbours import Floats, Ints, Ties
+from fusion.routing.states import States
 from fusion.routing.stored import Stored, Subset
 
 REFERENCE = {
@@ -34,9 +34,9 @@ REFERENCE = {
 }
 """What `compat="reference"` sets."""
 CHUNK = 1 << 25
-"""Distances that a walk over many requests holds at a time: 128 MB in float32."""
-Plan = tuple[Rules, Sequence[int]]
-"""Rules, and all experts by preference for the first."""
+"""Numbers that a walk over many requests holds at a time: 128 MB of distances in float32."""
+SPREAD = 4
+"""Different ways that a request takes at different rates, at most, as a guess."""
 ROLLOUT = 1000
 """Stored items that a rollout walks over to compare first experts."""
 
@@ -153,18 +153,17 @@ class _Frugal(BaseEstimator):
         exclude: Ints | None,
     ) -> list[Walks]:
         """Walks for each plan, chunk by chunk."""
-        parts = []
-        size = max(1, CHUNK // len(self.stored_))
+        parts, used = [], self._used()
+        ways = min(len(plans), SPREAD * len({starts[0] for _, starts in plans}))
+        widest = max(*self.stored_.values.shape[1:], self.stored_.experts**self.lookahead)
+        size = max(1, CHUNK // max(ways * len(self.stored_), len(plans) * widest))
         for start in range(0, len(prices), size):
             rows = np.arange(start, min(len(prices), start + size))
-            left_out = None if exclude is None else exclude[rows]
-            lookup = Lookup(self.stored_, _reader(outputs, rows), len(rows), left_out)
-            shared = self._expectations(lookup, 0.0)
-            walks = []
-            for rules, first in plans:
-                seen = self._expectations(lookup, rules.rate) if self.stored_.chooses else shared
-                walks.append(Walk(seen, rules, prices[rows], first, allowed[rows]).run())
-            parts.append(walks)
+            states = States(self.stored_, len(rows), None if exclude is None else exclude[rows])
+            seen = Expectations(
+                states, self.losses_, self.prices_, neighbours=used["m_neighbors"], ties=used["ties"]
+            )
+            parts.append(Walk(seen, plans, prices[rows], allowed[rows]).run(_reader(outputs, rows)))
         return [_joined(walks) for walks in zip(*parts, strict=True)]
 
     def starts(self, rate: float) -> list[int]:
@@ -175,7 +174,7 @@ class _Frugal(BaseEstimator):
     def find_starts(self, rates: Iterable[float]) -> None:
         """Put the experts in order for several rates at once, in `starts_`."""
         missing = [rate for rate in dict.fromkeys(rates) if rate not in self.starts_]
-        for rate, found in zip(missing, self._first_losses(missing), strict=True):
+        for rate, found in zip(missing, self._first_losses(missing) if missing else [], strict=True):
             self.starts_[rate] = [int(expert) for expert in np.argsort(found, kind="stable")]
 
     def _first_losses(self, rates: Sequence[float]) -> list[Floats]:
@@ -184,9 +183,7 @@ class _Frugal(BaseEstimator):
         if self._experts < k:  # contexts cost nothing: they are looked at first
             return [np.arange(k)[::-1].astype(float) for _ in rates]
         if self._used()["start"] == "mean_loss" or k == 1:
-            rows = np.arange(len(self.stored_))
-            tables = self.losses_.children((), range(k), rows)
-            return [self._mean_losses(tables, rows, rate * self.prices_) for rate in rates]
+            return self._mean_losses(rates)
         items = np.sort(np.random.default_rng(self.random_state).permutation(len(self.stored_))[:ROLLOUT])
         orders = [[first, *(e for e in range(k) if e != first)] for first in range(k)]
         walks = iter(
@@ -204,19 +201,20 @@ class _Frugal(BaseEstimator):
             for rate in rates
         ]
 
-    def _mean_losses(self, tables: Floats, rows: Ints, charges: Floats) -> Floats:
-        lost = [missed(self.stored_, (e,), table, rows, charges).mean() for e, table in enumerate(tables)]
-        return np.array(lost) + charges
-
-    def _expectations(self, lookup: Lookup, rate: float) -> Expectations:
-        used = self._used()
-        return Expectations(
-            lookup,
-            self.losses_,
-            neighbours=used["m_neighbors"],
-            ties=used["ties"],
-            charges=rate * self.prices_,
-        )
+    def _mean_losses(self, rates: Sequence[float]) -> list[Floats]:
+        """What asking each expert alone loses (K,), its price included, at each rate (eq. 4.3)."""
+        rows, k = np.arange(len(self.stored_)), self.stored_.experts
+        tables = [self.losses_.at((expert,), rows) for expert in range(k)]
+        if not self.stored_.chooses:
+            lost = np.array([table.mean() for table in tables])
+            return [lost + rate * self.prices_ for rate in rates]
+        found = []
+        for rate in rates:
+            charges = np.where(np.eye(k, dtype=bool), 0, rate * self.prices_)[:, None, None]
+            pairs = zip(tables, charges, strict=True)
+            each = [missed(self.stored_.values, table[:, None], own).mean() for table, own in pairs]
+            found.append(np.array(each) + rate * self.prices_)
+        return found
 
     def _used(self) -> dict[str, Any]:
         return REFERENCE if self.compat == "reference" else {name: getattr(self, name) for name in REFERENCE}

@@ -5,7 +5,7 @@ measured again (`neighbours.members`). It lacks the squared norm of the request,
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -80,17 +80,27 @@ class Stored:
     def rough(self, expert: int, outputs: Floats) -> tuple[Singles, Floats]:
         """Rough squared distances (m, n) of outputs (m, d_k), and how far off one of them may be (m,), also
         after it was added to those of other experts."""
+        near = np.empty((len(outputs), len(self)), np.float32)
+        reach = self.add_rough(expert, outputs, near, first=True)
+        return near, self.rounding(expert) * reach + 1 / GRID
+
+    def add_rough(self, expert: int, outputs: Floats, sums: Singles, *, first: bool) -> Floats:
+        """Add rough squared distances to `sums` (m, n), or put the `first` ones there; returns how large
+        (m,) what was added may be."""
         columns, farthest = self.single[expert]
         q = np.ones((len(outputs), len(columns)), np.float32)
         q[:, :-1] = outputs
-        reach = (np.sqrt(np.einsum("ij,ij->i", outputs, outputs)) + farthest) ** 2
-        slack = 2 * (q.shape[1] + self.experts + 4) * ROUNDING * reach + 1 / GRID
-        if len(q) > FEW:
-            return q @ columns, slack
-        near = np.empty((len(q), len(self)), np.float32)
-        for own, row in zip(q, near, strict=True):
-            np.matmul(own, columns, out=row)
-        return near, slack
+        parts = [q] if len(q) > FEW else list(q)
+        for part, place in zip(parts, [sums] if len(q) > FEW else sums, strict=True):
+            if first:
+                np.matmul(part, columns, out=place)
+            else:
+                np.add(place, part @ columns, out=place)
+        return np.asarray((np.sqrt(np.einsum("ij,ij->i", outputs, outputs)) + farthest) ** 2)
+
+    def rounding(self, expert: int) -> float:
+        """By how much of its size a sum may be off by the time that an expert was added to it."""
+        return ROUNDING * 2 * (int(self.blocks[expert].shape[1]) + self.experts + 5)
 
     def sums(self, rows: Ints, items: Ints, m: int) -> Floats:
         """Sums (m, A) of the values of items by row, of which there are m; rows are in order."""
@@ -105,3 +115,9 @@ class Stored:
 
 def _repeats(block: Floats) -> bool:
     return len(np.unique(block, axis=0)) <= SOME * len(block)
+
+
+@lru_cache(1 << 14)
+def widened(subset: Subset, experts: Subset) -> tuple[Subset, ...]:
+    """A subset and one expert more, for each of `experts`."""
+    return tuple(tuple(sorted({*subset, expert})) for expert in experts)

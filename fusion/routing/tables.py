@@ -1,6 +1,5 @@
 """Tables of many subsets in one array, of which those that were added stay and others may be forgotten."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,16 +15,17 @@ FIRST = 16
 class Tables:
     """`data` (room, n, width) of float32, NaN where nothing is known yet.
 
-    Tables that were added stay. Of the others those used last are kept, as many as fit into `memory` bytes
-    (but always those in use).
+    Tables that were added stay. Of the others as many as fit into `memory` bytes are kept (but always those
+    in use); those that were begun first are forgotten first.
     """
 
     def __init__(self, n: int, width: int, memory: int) -> None:
         self.data: Singles = np.empty((FIRST, n, width), np.float32)
         self.limit = max(1, memory // max(1, 4 * n * width))
         self._added: dict[Subset, int] = {}
-        self._kept: OrderedDict[Subset, int] = OrderedDict()
+        self._kept: dict[Subset, int] = {}
         self._free: list[int] = []
+        self._found: dict[tuple[Subset, ...], Ints] = {}
 
     def add(self, subset: Subset, table: Singles) -> None:
         """Take over a table (n, width) for good."""
@@ -38,21 +38,28 @@ class Tables:
         """Those that were added, by subset."""
         return {subset: self.data[place] for subset, place in sorted(self._added.items())}
 
-    def places(self, subsets: Sequence[Subset]) -> Ints:
-        """Where the tables of subsets are in `data`, until the next call."""
-        return np.array([self._place(subset) for subset in subsets], np.intp)
+    def places(self, subsets: tuple[Subset, ...]) -> Ints:
+        """Where the tables of subsets are in `data`, until some are forgotten."""
+        if subsets not in self._found:
+            self._found[subsets] = np.array([self._place(subset) for subset in subsets], np.intp)
+        return self._found[subsets]
+
+    def read(self, plans: Sequence[tuple[Subset, ...]], which: Ints, items: Ints) -> Singles:
+        """What is known (p, w, width) at stored items (p,) under all w subsets of one of the plans each."""
+        places = np.stack([self.places(plan) for plan in plans])  # first: this may move the data
+        return np.asarray(self.data[places[which], items[:, None]])
 
     def forget(self) -> None:
-        """Forget tables beyond the limit, those unused longest first."""
-        while len(self._kept) > self.limit:
-            self._free.append(self._kept.popitem(last=False)[1])
+        """Forget tables beyond the limit."""
+        if len(self._kept) > self.limit:
+            self._found.clear()
+            for subset in list(self._kept)[: -self.limit]:
+                self._free.append(self._kept.pop(subset))
 
     def _place(self, subset: Subset) -> int:
-        if subset in self._added:
-            return self._added[subset]
-        if subset in self._kept:
-            self._kept.move_to_end(subset)
-            return self._kept[subset]
+        for known in (self._added, self._kept):
+            if subset in known:
+                return known[subset]
         slot = self._kept[subset] = self._slot()
         self.data[slot] = np.nan
         return slot
@@ -71,9 +78,8 @@ class Tables:
         """Only tables that were added."""
         added = list(self._added)
         data = self.data[[self._added[subset] for subset in added]]
-        return {**self.__dict__, "data": data, "_added": added, "_kept": None, "_free": []}
+        return {**self.__dict__, "data": data, "_added": added, "_kept": {}, "_free": [], "_found": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """With room for others."""
         self.__dict__.update(state, _added={s: place for place, s in enumerate(state["_added"])})
-        self._kept = OrderedDict()

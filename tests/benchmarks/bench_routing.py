@@ -17,10 +17,10 @@ from threadpoolctl import threadpool_limits
 
 from fusion.routing.expectations import Expectations
 from fusion.routing.frugal import Rules, Walk, Walks
-from fusion.routing.lookup import Lookup
 from fusion.routing.losses import KnnLosses
 from fusion.routing.neighbours import GRID
 from fusion.routing.pruned import Pruned
+from fusion.routing.states import States
 from fusion.routing.stored import Stored, Subset
 
 ITEMS, EXPERTS, CLASSES = 10_000, 20, 100
@@ -183,10 +183,11 @@ def _growth(items: int, experts: int) -> list[float]:
     alone, _ = _timed(lambda: [_run(stored, losses, new, few[:1], most=2) for _ in few])
     two = Pruned(stored.blocks[:2])
     pool, _ = _timed(lambda: two.nearest(new[:2], NEAR, 200))
-    lookup = Lookup(stored, lambda expert, at: new[expert][at], FEW)
+    states, of = States(stored, FEW), np.zeros(FEW, np.intp)
     for expert in (0, 1):
-        lookup.observe(expert, few)
-    whole, _ = _timed(lambda: lookup.near((0, 1), few, NEAR, "inclusive"))
+        states.tell(expert, few, new[expert])
+        of = states.enter(of, np.full(FEW, expert), few)
+    whole, _ = _timed(lambda: states.near(NEAR, "inclusive"))
     return [seconds / FEW for seconds in (alone, many, pool, whole)]
 
 
@@ -199,11 +200,11 @@ def _run(
     least: int = 1,
     most: int | None = None,
 ) -> Walks:
-    lookup = Lookup(stored, lambda expert, at: new[expert][rows[at]], len(rows))
-    seen = Expectations(lookup, losses, neighbours=NEAR, charges=np.zeros(stored.experts))
+    states = States(stored, len(rows))
     prices = np.ones((len(rows), stored.experts))
-    rules = Rules(rate=rate, min_experts=least, max_experts=most)
-    return Walk(seen, rules, prices, range(stored.experts), prices > 0).run()
+    seen = Expectations(states, losses, prices[0], neighbours=NEAR, ties="inclusive")
+    plan = Rules(rate=rate, min_experts=least, max_experts=most), range(stored.experts)
+    return Walk(seen, [plan], prices, prices > 0).run(lambda expert, at: new[expert][rows[at]])[0]
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:

@@ -1,31 +1,22 @@
 """The FuseGen job from its configuration to its results, on a small recorded corpus."""
 
 import json
-import os
-import signal
 from collections import Counter
-from functools import partial
 
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 import pytest
 
-from actors import writing
 from actors.board import Board
-from actors.engines.base import Completion, load_engine
-from actors.plm import start_plm
 from actors.steps import runner
-from actors.steps.runner import StepError
 from actors.steps.training import vector_cache
 from actors.vectors import read_vectors
 from cluster.storage import Run
 from configs.schema.fusegen import VARIANTS
 from configs.schema.stm import HeadStm
 from tests import corpus
-from tests.jobs.conftest import Conducted, ids_of_chains, results
+from tests.jobs.conftest import SHORT, Conducted, ids_of_chains, results
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
-SHORT = {"samples": {"per_plm": 20, "initial": 10, "rounds": 1}}
 
 
 @pytest.fixture
@@ -160,13 +151,6 @@ def test_all_variants_run_on_the_same_generations(conduct):
     assert len(done.steps("r0w0-generate")) == 1
 
 
-def test_one_plm_alone_runs(conduct):
-    done = conduct(**SHORT, plms=[corpus.plm("critic")])
-    assert done.summary["samples"]["plms"] == {"critic": 20}
-    assert done.summary["rounds"][0]["selection"]
-    assert done.summary["final"]["accuracy"] > 0.5
-
-
 def test_the_authors_show_the_first_shots_for_ever(conduct):
     done = conduct(preset="authors", baselines={"plms": False, "union": False}, eval=None)
     first, second, last = (r["selection"] for r in done.summary["rounds"])
@@ -181,18 +165,6 @@ def test_the_authors_show_the_first_shots_for_ever(conduct):
     assert (done.summary["final"], done.summary["baselines"]) == ({}, {})  # no evaluation data
     assert done.steps("predict") == done.steps("compare") == []
     assert len(done.dataset()) == 90
-
-
-def test_without_rounds_everything_is_written_at_once_and_a_shortfall_is_reported(conduct):
-    done = conduct(samples={"per_plm": 200, "initial": 100, "rounds": 0}, eval=None)
-    assert [r["round"] for r in done.summary["rounds"]] == [0]
-    assert done.steps("select") == []
-    samples = done.summary["samples"]
-    assert set(samples["shortfall"]) == set(corpus.PLMS)
-    for plm, kept in samples["plms"].items():
-        assert kept + samples["shortfall"][plm] == 200
-    texts = [row["text"] for row in done.dataset()]
-    assert len(texts) == len(set(texts)) == samples["kept"]
 
 
 def test_rounds_and_result_may_use_different_models(conduct):
@@ -218,149 +190,3 @@ def test_a_run_in_a_bucket_ends_with_the_bytes_of_one_on_disk(
     assert results(tmp_path) == results(finished)
     scored = jobs("evaluate", uri, "--data", tiny / "eval.jsonl")
     assert "accuracy" in scored.stdout, scored.stderr
-
-
-def scripted(monkeypatch, behaviour):
-    """Let every engine replay, unless `behaviour(spec, request)` raises or kills."""
-
-    class Scripted:
-        def __init__(self, spec, labels, seed):
-            self.spec, self.engine = spec, load_engine(spec, labels, seed)
-
-        def generate(self, requests, sampling):
-            answers = self.engine.generate(requests, sampling)
-            return [behaviour(self.spec.name, r, a) for r, a in zip(requests, answers, strict=True)]
-
-        def available(self, *position):
-            return self.engine.available(*position)
-
-        def describe(self):
-            return self.engine.describe()
-
-    monkeypatch.setattr(writing, "start_plm", partial(start_plm, load=Scripted))
-
-
-def test_a_plm_that_always_fails_is_dropped_and_the_others_go_on(conduct, monkeypatch):
-    def behaviour(name, request, answer):
-        if name == "fan":
-            raise RuntimeError("out of ideas\nsecond line")
-        return answer
-
-    scripted(monkeypatch, behaviour)
-    done = conduct(**SHORT)
-    assert done.summary["samples"]["plms"] == {"critic": 20, "fan": 0, "grump": 20}
-    assert done.summary["samples"]["shortfall"] == {"fan": 20}
-    for record in done.summary["rounds"]:
-        assert set(record["dropped"]) == {"fan"}
-        assert "out of ideas" in record["dropped"]["fan"] or "failed before" in record["dropped"]["fan"]
-        assert "\n" not in record["dropped"]["fan"]
-    assert set(done.summary["baselines"]) == {"critic", "grump", "union", "union_swa"}
-    assert done.summary["final"]["accuracy"] > 0.5
-
-
-def test_poisonous_and_failing_requests_end_as_error_rows_and_their_plms_go_on(conduct, monkeypatch):
-    def behaviour(name, request, answer):
-        if request.id == "fan-r0-l1-0000002":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if name == "grump" and request.ordinal == 1:
-            return Completion("", "error", error="too long for its context")
-        return answer
-
-    scripted(monkeypatch, behaviour)
-    done = conduct(**SHORT)
-    errors = [row for key in done.steps("-filter") for row in done.records(key) if row["status"] == "error"]
-    killed = [row for row in errors if row["plm"] == "fan"]
-    assert "fan-r0-l1-0000002" in {row["id"] for row in killed}
-    assert len(killed) == 4  # its block
-    assert all("died 3 times" in row["error"] for row in killed)
-    failed = [row["error"] for row in errors if row["plm"] == "grump"]
-    assert failed == ["too long for its context"] * 2  # once for each label
-    assert done.summary["samples"]["rejected"]["error"] == 6
-    assert done.summary["samples"]["plms"] == dict.fromkeys(corpus.PLMS, 20)
-    assert all(record["dropped"] == {} for record in done.summary["rounds"])
-
-
-def test_when_every_plm_fails_the_run_says_why(conduct, monkeypatch):
-    def behaviour(name, request, answer):
-        raise RuntimeError("out of ideas")
-
-    scripted(monkeypatch, behaviour)
-    with pytest.raises(StepError, match=r"round 0: no PLM wrote an acceptable text \(critic: .*out of ideas"):
-        conduct(**SHORT)
-
-
-RELEASED = ["gpt2-xl", "llama-2-7b-chat-hf", "vicuna-7b-1.5v", "opt-6.7b", "flan-t5-xl", "chatglm3-6b-base"]
-
-
-@pytest.fixture
-def released(shared, ray_session, tmp_path):
-    """Writes the released rounds of seed 12345 through the whole path, with filters as given."""
-    from actors.writing import Chain, RoundOfWriting, Tools, Writers
-    from cluster.session import Session
-    from configs.load import load
-    from configs.schema.base import identity
-    from configs.schema.fusegen import FusegenConfig
-    from fusion.generation.schedule import sizes
-
-    path = shared / "data/fusegen_imdb"
-    (feedback,) = [
-        row["prompt"]
-        for row in map(json.loads, (path / "prompts.jsonl").read_text().splitlines())
-        if (row["kind"], row["seed"], row["label"]) == ("feedback", 12345, 0)
-    ]
-    prefix = "The movie review is: "
-    texts = [line.removeprefix(prefix) for line in feedback.split("\n") if line.startswith(prefix)]
-    assert len(texts) == 8
-
-    def write(**rules):
-        overrides = [
-            f"generations.path={path / 'generations.parquet'}",
-            "generations.zero_shot_split=null",
-            "preset=authors",
-            "seed=12345",
-            *(f"filter.{name}={value}" for name, value in rules.items()),
-        ]
-        config = load("configs/fusegen/imdb_recorded.yaml", FusegenConfig, overrides)
-        run = Run.open(str(tmp_path / "run"), identity(config), {}, "0")
-        select = run.step("select", "released shots")
-        shots = [{"id": f"s{i}", "text": text} for i, text in enumerate(texts)]
-        by_plm = {plm: [shots, shots] for plm in RELEASED}
-        select.files.write_json("feedback.json", {"draw": None, "shots": by_plm})
-        select.commit()
-        chain, writers = Chain(2), Writers(config, Session(local=False, cpus=0, gpus=0))
-        tools = Tools(runner.Steps(run, lambda: False), writers, Board(4))
-        try:
-            for number, target in enumerate(sizes(1000, 200, 4, exact_end=True)):
-                shown = select.key if number else None
-                RoundOfWriting(config, tools, chain, number=number, target=target, shots=shown).run()
-        finally:
-            writers.stop()
-        return [
-            row for key in chain.keys for row in run.read_table(f"steps/{key}/records.parquet").to_pylist()
-        ]
-
-    return write
-
-
-def test_without_filters_the_released_data_sets_come_out_again(released, shared):
-    records = released()
-    table = pq.read_table(shared / "data/fusegen_imdb/generations.parquet").to_pylist()
-    there = [row for row in table if (row["split"], row["seed"]) == ("fusegen", 12345)]
-    kept = [row for row in records if row["status"] == "kept"]
-    assert len(kept) == len(there) == 6000
-
-    def rows(of):
-        return Counter((row["plm"], row["round"], row["label"], row["text"]) for row in of)
-
-    assert rows(kept) == rows(there)
-
-
-def test_fact_18_the_filters_find_the_known_repetitions(released):
-    statuses = Counter(row["status"] for row in released(duplicates="exact"))
-    assert statuses == {"kept": 5718, "duplicate": 6000 - 5718}
-
-
-def test_fact_18_the_filters_find_the_known_copies(released):
-    records = released(copies="true", copy_overlap=1.0)
-    copies = [row for row in records if row["status"] == "copy" and row["text"] == row["of"]]
-    assert Counter(row["plm"] for row in copies)["llama-2-7b-chat-hf"] == 123

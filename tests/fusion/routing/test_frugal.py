@@ -5,9 +5,10 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from fusion.routing.lookup import Lookup
+from fusion.routing.expectations import Expectations
 from fusion.routing.losses import KnnLosses, losses
 from fusion.routing.policy import FrugalPolicy, FrugalRouter
+from fusion.routing.states import States
 from fusion.routing.stored import Stored
 
 WORKED = np.array([
@@ -127,8 +128,7 @@ def test_fact_f11_tables_lookups_and_brute_force_agree(digits4):
     for subset, table in zip(subsets, built, strict=True):
         items = np.sort(rng.permutation(len(memory))[:10])
         once = lazy.at(subset, items)[:, 0]
-        parent, last = subset[:-1], subset[-1]
-        child = lazy.children(parent, [last], items)[0][:, 0] if parent else once
+        child = lazy.among([(subset[:-1] or subset, subset)], np.zeros(10, int), items)[:, 1, 0]
         expected = [brute_force_loss(digits4, subset, item, 9) for item in items]
         assert once == pytest.approx(expected, abs=1e-6)
         assert (table[items] == once.astype(np.float32)).all()
@@ -137,15 +137,18 @@ def test_fact_f11_tables_lookups_and_brute_force_agree(digits4):
 
 def test_fact_f11_a_fuser_does_not_know_in_which_order_experts_were_asked(digits4):
     policy = FrugalPolicy(blocks=digits4.blocks, rate=0.02).fit(digits4.columns, digits4.labels)
-    few = digits4.requests[:40]
-    lookups = [Lookup(policy.stored_, lambda e, at: few[at, 10 * e : 10 * e + 10], 40) for _ in range(2)]
-    seen = [policy._expectations(lookup, 0.02) for lookup in lookups]
-    for expectations, order in zip(seen, ([2, 5, 7], [7, 2, 5]), strict=True):
+    rows, found = np.arange(40), []
+    for order in ([2, 5, 7], [7, 2, 5]):
+        states, of = States(policy.stored_, 40), np.zeros(40, int)
+        seen = Expectations(states, policy.losses_, policy.prices_, neighbours=30, ties="inclusive")
         for expert in order:
-            expectations.lookup.observe(expert, np.arange(40))
-    for subset in ((2, 5), (2, 5, 7)):
-        a, b = (s.scores({subset: np.arange(40)}) for s in seen)
-        assert (a[0] == b[0]).all() and (a[1] == b[1]).all()
+            states.tell(expert, rows, digits4.new[expert][:40])
+            of = states.enter(of, np.full(40, expert), rows)
+        seen.update()
+        scores, distance = seen.scores(np.unique(of))
+        found.append((scores[of], distance[of], seen.expect(of, np.zeros(40), 1)))
+    for one, other in zip(*found, strict=True):
+        assert (one == other).all()
 
 
 def test_fact_f12_an_expert_that_may_not_be_asked_is_as_good_as_gone(digits4):

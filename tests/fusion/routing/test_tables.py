@@ -30,7 +30,9 @@ def test_forgotten_tables_are_computed_again():
         items = rng.integers(0, 300, 40)
         others = [expert for expert in range(4) if expert not in subset]
         assert (small.at(subset, items) == whole.at(subset, items)).all()
-        assert (small.children(subset, others, items) == whole.children(subset, others, items)).all()
+        plan = (subset, *(tuple(sorted((*subset, other))) for other in others))
+        at = np.zeros(40, int)
+        assert (small.among([plan], at, items) == whole.among([plan], at, items)).all()
         assert len(small._tables._kept) <= 3
         assert len(small._tables.data) <= 16
 
