@@ -24,6 +24,11 @@ SERVICES = {"dear": (10.0, 0.85), "middle": (4.0, 0.75), "cheap": (0.5, 0.6)}
 
 @pytest.fixture
 def services(tmp_path) -> Path:
+    """A folder of `record_services`."""
+    return record_services(tmp_path / "services")
+
+
+def record_services(folder: Path) -> Path:
     """300 items of three labels, three classifiers that are surer when they are right."""
     rng = np.random.default_rng(5)
     labels = rng.integers(0, 3, 300)
@@ -44,7 +49,7 @@ def services(tmp_path) -> Path:
                 }
             )
         )
-    return folder_of(tmp_path / "services", items, pd.concat(rows))
+    return folder_of(folder, items, pd.concat(rows))
 
 
 @pytest.fixture
@@ -109,14 +114,14 @@ class InPlace(Steps):
         return done
 
 
+def fuse(config: FoeConfig, folder: Path) -> tuple[dict[str, Any], Run]:
+    """Run the job of a configuration in this process; its summary and its run."""
+    run = Run.open(str(folder), identity(config), {}, "0")
+    session = Session(local=False, cpus=0, gpus=0)
+    return FoeJob(config, session, run, InPlace(run, lambda: False), Board()).run(), run
+
+
 @pytest.fixture
 def fused(tmp_path) -> Callable[..., tuple[dict[str, Any], Run]]:
     """Runs the job of a configuration in this process; its summary and its run."""
-
-    def run(config: FoeConfig, name: str = "run") -> tuple[dict[str, Any], Run]:
-        folder = Run.open(str(tmp_path / name), identity(config), {}, "0")
-        steps = InPlace(folder, lambda: False)
-        session = Session(local=False, cpus=0, gpus=0)
-        return FoeJob(config, session, folder, steps, Board()).run(), folder
-
-    return run
+    return lambda config, name="run": fuse(config, tmp_path / name)

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -6,16 +7,18 @@ import pytest
 from actors.routing import artefact, collected
 from actors.routing.artefact import ArtefactError
 from cluster.storage import Storage
-from tests.actors.routing.conftest import config_of
+from tests.actors.routing.conftest import config_of, fuse, record_services
 
 RATES = [0.0, 0.005, 0.05]
 
 
-@pytest.fixture(params=["knn", "trees", "logistic"])
-def published(services, fused, request):
+@pytest.fixture(scope="module", params=["knn", "trees", "logistic"])
+def published(tmp_path_factory, request):
     """The artefact of a policy of each kind, and its configuration."""
+    folder = tmp_path_factory.mktemp(request.param)
+    services = record_services(folder / "services")
     config = config_of(services, policy={"rates": RATES, "fusers": [request.param], "neighbours": 9})
-    return fused(config)[1].below("artefact"), config
+    return fuse(config, folder / "run")[1].below("artefact"), config
 
 
 def requests_of(config, pool=None):
@@ -24,7 +27,7 @@ def requests_of(config, pool=None):
     return np.concatenate([block[pool.rows("test")] for block in pool.blocks], axis=1)
 
 
-def test_an_artefact_decides_as_the_policy_that_it_was_made_from(published, services, fused):
+def test_an_artefact_decides_as_the_policy_that_it_was_made_from(published):
     files, config = published
     loaded = artefact.read(files)
     steps = Storage(files.uri.replace("/artefact", "/steps"))
@@ -60,9 +63,10 @@ def test_rates_are_found_for_prices_and_accuracies(published):
 
 
 def test_a_changed_or_broken_artefact_is_refused(published, tmp_path):
-    files, _ = published
     with pytest.raises(ArtefactError, match="no artefact"):
         artefact.read(Storage(str(tmp_path / "nothing")))
+    shutil.copytree(published[0].uri, tmp_path / "copy")
+    files = Storage(str(tmp_path / "copy"))
     content = files.read_bytes("stored.safetensors")
     files.write_bytes("stored.safetensors", content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(ArtefactError, match=r"stored.safetensors is not the file that was written"):
