@@ -247,6 +247,15 @@ class Run(Storage):
         """The step of a name and of everything it depends on."""
         return Step(self, name, identity)
 
+    def adopt(self, other: Storage, path: str) -> None:
+        """Copy what is below a path of another run and absent here, manifests last."""
+        selector = pafs.FileSelector(other.at(path), allow_not_found=True, recursive=True)
+        files = [info.path for info in other.fs.get_file_info(selector) if info.type == pafs.FileType.File]
+        names = [file.removeprefix(f"{other.root}/") for file in files]
+        for name in sorted(names, key=lambda name: (name.endswith("/manifest.json"), name)):
+            if not name.rpartition("/")[2].startswith(".") and not self.exists(name):
+                self.write_bytes(name, other.read_bytes(name))
+
     def take_lease(self, owner: str) -> None:
         """Become the writer; ResumeError when another one is alive."""
         if self.exists("lease.json"):

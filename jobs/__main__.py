@@ -76,6 +76,10 @@ def foe(
         str | None,
         typer.Option(metavar="RUN", help="Add the experts and items of CONFIG to the artefact of a run."),
     ] = None,
+    reuse: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Take over what live experts answered in another run."),
+    ] = None,
     fresh: Fresh = False,
     address: Address = "auto",
 ) -> None:
@@ -90,7 +94,7 @@ def foe(
             raise ConfigError("--extend: give --run, the folder of the new artefact")
         job.extend(config, overrides or [], extend, run)
         return
-    job.main(config, overrides or [], run, plan=plan, start_over=fresh, address=address)
+    job.main(config, overrides or [], run, plan=plan, start_over=fresh, address=address, reuse=reuse)
 
 
 @app.command()

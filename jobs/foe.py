@@ -2,7 +2,7 @@
 
 import typer
 
-from actors.routing import artefact, collected, fitting
+from actors.routing import artefact, collected, collecting, fitting
 from actors.routing import items as live_items
 from actors.routing.pool import Pool
 from actors.routing.recorded import FILES, folder_of
@@ -18,7 +18,14 @@ from jobs.foe_table import artefact_text, result_table
 
 
 def main(
-    path: str, overrides: list[str], run: str | None, *, plan: bool, start_over: bool, address: str
+    path: str,
+    overrides: list[str],
+    run: str | None,
+    *,
+    plan: bool,
+    start_over: bool,
+    address: str,
+    reuse: str | None = None,
 ) -> None:
     """Run the job of a configuration file; ConfigError, ResumeError or SessionError, or exit 1."""
     config = load(path, FoeConfig, overrides)
@@ -27,12 +34,24 @@ def main(
         typer.echo(describe(config))
         return
     uri = launch.open_run(run or f"runs/{config.name}", config, inputs, start_over=start_over)
+    if reuse:
+        collecting.take_over(Run(uri), reused(config, reuse))
     session = connect(address)
     check_room(config, session)
     summary = launch.drive_to_end(uri, config, session)
     typer.echo(result_table(summary))
     typer.echo(f"\nReport    {report.write(uri, None)}")
     typer.echo(f"Artefact  {Run(uri).below('artefact').uri}")
+
+
+def reused(config: FoeConfig, uri: str) -> Run:
+    """The run whose answers are taken over; ConfigError when there are none to take."""
+    if not isinstance(config.experts, LiveExperts):
+        raise ConfigError(f"--reuse {uri}: belongs to live experts; recorded ones are not asked anything")
+    run = Run(uri)
+    if not run.exists("run.json"):
+        raise ConfigError(f"--reuse {uri}: not a run directory (it has no run.json)")
+    return run
 
 
 def check_room(config: FoeConfig, session: Session) -> None:

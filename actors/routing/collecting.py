@@ -62,6 +62,15 @@ def collect(config: FoeConfig, session: Session, run: Run, steps: Steps, board: 
     return steps.one(Call("pool", "actors.routing.assembling:pool", params)).key
 
 
+def take_over(run: Run, other: Run) -> None:
+    """Take over what experts have answered in another run, and vectors of texts: steps are named by the
+    model and the texts, so that only the same model is not asked about the same texts again."""
+    for step in other.names("steps"):
+        if step.startswith("answers-"):
+            run.adopt(other, f"steps/{step}")
+    run.adopt(other, "vectors")
+
+
 def _items_params(config: FoeConfig, live: LiveExperts) -> dict[str, Any]:
     return {
         "items": identity(live.items),

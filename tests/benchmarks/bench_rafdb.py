@@ -13,34 +13,27 @@ from threadpoolctl import threadpool_limits
 
 from actors.routing import collected, fitting, rivals
 from actors.routing.curves import Curve
+from configs.load import load
 from configs.schema.base import identity
 from configs.schema.foe import FoeConfig, rates
 from fusion.routing.evaluation import Point, paired, quality_at
-from fusion.routing.policy import FrugalPolicy
-from fusion.routing.trees import TreesFuser
 
+CONFIG = "configs/foe/frugalml_rafdb.yaml"
 PRICES = (3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30)
 SPLITS = 5
 
 
 def curves(folder: str, seed: int) -> dict[str, list[Point]]:
     """The curves of one split."""
-    config = FoeConfig.model_validate(
-        {"job": "foe", "seed": seed, "experts": {"kind": "recorded", "path": folder}}
-    )
+    config = load(CONFIG, FoeConfig, [f"experts.path={folder}", f"seed={seed}"])
     pool = collected.read(config)
     fit, test = pool.rows("fit"), pool.rows("test")
-    x = np.concatenate(pool.blocks, axis=1)
     chosen = list(rates(float(pool.expected_prices.max())))
-    policy = FrugalPolicy(
-        blocks=[block.shape[1] for block in pool.blocks],
-        prices=pool.expected_prices.tolist(),
-        fuser=TreesFuser(),
-        m_neighbors=102,
-    ).fit(x[fit], pool.labels[fit])
-    walks = policy.sweep(x[test], chosen)
+    settings = {"policy": identity(config.policy), "neighbours": 51, "sample": config.policy.sample}
+    policy = fitting.fitted(pool, fit, {**settings, "seed": seed}, "trees")
+    walks = policy.sweep(fitting.inputs(pool, "trees", test), chosen)
     found = {"frugal": fitting.curve_of(policy, walks, pool, test, chosen)}
-    params = {"rates": chosen, "seed": seed, "policy": identity(config.policy)}
+    params = {"rates": chosen, "seed": seed, "policy": settings["policy"]}
     found |= {name: rivals.RIVALS[name](pool, params) for name in ("frugalml", "cascade")}
     return {name: _points(curve) for name, curve in found.items()}
 

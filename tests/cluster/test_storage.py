@@ -200,3 +200,16 @@ def test_a_lease_keeps_others_out_on_every_storage(place):
 @given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=5))
 def test_digest_depends_on_content_alone(value):
     assert storage.digest(value) == storage.digest(dict(reversed(value.items())))
+
+
+def test_a_run_takes_over_what_it_lacks(tmp_path):
+    other, mine = Run(str(tmp_path / "other")), Run(str(tmp_path / "mine"))
+    step = other.step("answers", 1)
+    step.files.write_bytes("answers/1", b"theirs")
+    step.files.write_bytes("answers/.draft", b"unfinished")
+    step.commit(n=1)
+    mine.write_bytes(f"steps/{step.key}/answers/2", b"mine")
+    mine.adopt(other, f"steps/{step.key}")
+    mine.adopt(other, "nothing")
+    assert mine.step("answers", 1).manifest == step.manifest
+    assert mine.names(f"steps/{step.key}/answers") == ["1", "2"]

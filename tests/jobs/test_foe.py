@@ -79,6 +79,7 @@ def test_an_artefact_is_inspected_and_extended(fused, recorded, tmp_path, comman
         (["--set", "policy.sampel=3"], "policy.sampel: unknown key; allowed: fusers, neighbours, sample"),
         (["--set", "answer=expert"], "outputs.parquet has no column score or correct"),
         (["--set", "answer=expert", "--set", "policy.fusers=[mlp]"], "mlp predicts labels only"),
+        (["--reuse", "nowhere"], "--reuse nowhere: belongs to live experts"),
         (["--extend", "nowhere"], "--extend: give --run"),
         (["--extend", "nowhere", "--run", "x"], "no artefact"),
     ],

@@ -178,7 +178,7 @@ def test_poisonous_item_is_left_out_and_the_others_are_answered(place, small, wa
 
 
 @pytest.mark.ray
-def test_resume_and_another_expert_ask_only_what_is_missing(place, small, watched, undisturbed):
+def test_resume_and_another_expert_ask_only_what_is_missing(place, small, watched, undisturbed, tmp_path):
     asked = watched()
     one, two = linear("one", small), {**linear("two", small, temperature=2), "replicas": 2}
     begun = lambda: any(e["answered"] for e in place.board.view(0)["experts"].values())  # noqa: E731
@@ -201,6 +201,10 @@ def test_resume_and_another_expert_ask_only_what_is_missing(place, small, watche
     counts = asked()
     place.collect(config(small, {**one, "price_per_call": 3}, {**two, "price_per_call": 1}))
     assert asked() == counts
+    elsewhere = Place(tmp_path / "elsewhere")
+    collecting.take_over(elsewhere.run, place.run)
+    elsewhere.collect(config(small, one, two, linear("three", small, temperature=3)))
+    assert {name for name, _ in asked() - counts} == {"three"}
 
 
 def block(name: str) -> list[str]:
