@@ -76,7 +76,7 @@ def artefact_text(manifest: dict[str, Any]) -> str:
     for expert in experts:
         table.add_row(expert["name"], f"{expert['price']:.4g}", str(expert["width"]))
     console.print(table)
-    points = Table(title="What a rate buys, on stored items left out", title_justify="left")
+    points = Table(title="What a rate buys, in rehearsals", title_justify="left")
     for name in ("lambda", "accuracy", "price", "experts"):
         points.add_column(name, justify="right")
     points.add_column("asks first")

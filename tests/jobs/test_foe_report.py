@@ -404,7 +404,7 @@ def test_notes_tell_what_spoils_the_numbers() -> None:
     for part in (
         "The prices look odd.",
         "Asking everyone, the best fuser (logistic regression) reaches 81.5 %: +0.5 points",
-        "Stored items left out promised more than was seen: 90.0 % against 81.0 %",
+        "The rehearsal promised more than was seen: 90.0 % against 81.0 %",
         "In domain domain 1, the policy is worse than the best single expert (−10.0 points on 101 items).",
         "Hardly ever asked at this rate: expert 2.",
         "does not tell an unseen label apart here (AUROC .510; .500 is chance)",

@@ -53,7 +53,7 @@ class Facts:
 
     @property
     def rate(self) -> float:
-        """The rate (lambda) of the result: the most accurate on stored items left out, cheapest of equals."""
+        """The rate (lambda) of the result: the most accurate in rehearsals, cheapest of equals."""
         return float(self.result.get("lambda", 0.0))
 
     @property
@@ -95,7 +95,7 @@ class Facts:
 
     @property
     def expected(self) -> list[Mapping[str, Any]]:
-        """Points of the policy on stored items left out of their own decisions, by rate."""
+        """Points of the policy in rehearsals, by rate."""
         return list(self.summary.get("calibration") or [])
 
     @property

@@ -84,7 +84,7 @@ def _everyone(facts: Facts) -> Notes:
 
 
 def _promise(facts: Facts) -> Notes:
-    """Whether the stored items promised more, or less, than was seen."""
+    """Whether the rehearsal promised more, or less, than was seen."""
     expected = next((p for p in facts.expected if p["lambda"] == facts.rate), None)
     bounds = facts.result.get("ci95")
     if expected is None or not bounds or bounds[0] <= expected["accuracy"] <= bounds[1]:
@@ -92,7 +92,7 @@ def _promise(facts: Facts) -> Notes:
     word = "more" if expected["accuracy"] > bounds[1] else "less"
     return [
         (
-            f"Stored items left out promised {word} than was seen: {hundredth(expected['accuracy'])} against "
+            f"The rehearsal promised {word} than was seen: {hundredth(expected['accuracy'])} against "
             f"{hundredth(facts.result['accuracy'])} ({spread(bounds)}) at λ = {rate(facts.rate)}; read "
             "expected values with that in mind.",
             "rates",
