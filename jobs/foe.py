@@ -33,9 +33,10 @@ def main(
     if plan:
         typer.echo(describe(config))
         return
+    other = reused(config, reuse) if reuse else None
     uri = launch.open_run(run or f"runs/{config.name}", config, inputs, start_over=start_over)
-    if reuse:
-        collecting.take_over(Run(uri), reused(config, reuse))
+    if other:
+        collecting.take_over(Run(uri), other)
     session = connect(address)
     check_room(config, session)
     summary = launch.drive_to_end(uri, config, session)

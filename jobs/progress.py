@@ -72,14 +72,14 @@ class Progress:
 
 
 def _asked(expert: dict[str, Any]) -> list[str]:
-    return [f"answered {expert['answered']} of {expert['wanted']}", f"failed {expert['failed']}"]
+    return [f"answered {expert['answered']} of {expert['asked']}", f"failed {expert['failed']}"]
 
 
 def _table(view: dict[str, Any]) -> Table:
     if view["experts"]:
         table = Table("expert", "answered", "failed")
         for name, expert in view["experts"].items():
-            table.add_row(name, f"{expert['answered']}/{expert['wanted']}", str(expert["failed"]))
+            table.add_row(name, f"{expert['answered']}/{expert['asked']}", str(expert["failed"]))
         return table
     if not view["plms"]:
         return Table(box=None)
