@@ -69,6 +69,7 @@ class Walk:
     """Asks about every request of a chunk until it does not pay any more, for each of some plans, which
     differ in rates and first experts only.
 
+    `run` asks and waits; or else `tell` what is `wanted`, or that it is `lost`, and `step`, until `done`.
     `prices` (m, K) of a call, `allowed` (m, K) who may be asked. A request about which nobody may be asked
     within the budget raises ValueError. All walks go step by step together, so that what they have in common
     is looked up once.
@@ -89,21 +90,73 @@ class Walk:
         self.reasons = np.full(w, "", "U11")
         self.spent, self.distance = np.zeros(w), np.zeros(w)
         self.scores = np.zeros((w, seen.stored.values.shape[1]))
-        self.answers = np.zeros(w, np.intp)
+        self.answers = np.full(w, -1, np.intp)
+        self._steps = 0
+        self._on, self._of = np.arange(w), np.zeros(w, np.intp)  # walks that go on, and their states
+        self._expected = np.empty((w, 0))
+        self._chosen = self._first()
+        if (self._chosen < 0).any():
+            raise ValueError("no expert that may be asked costs as little as the budget")
+
+    @property
+    def done(self) -> bool:
+        """Whether all walks have ended."""
+        return not len(self._on)
 
     def run(self, ask: Ask) -> list[Walks]:
         """Walk to the end; what was done for each of the plans."""
-        walks, of, chosen = np.arange(len(self.rows)), np.zeros(len(self.rows), np.intp), self._first()
-        step = 0
-        while len(walks):
-            of = self._ask(ask, walks, of, chosen, step)
-            self.seen.update()
-            step += 1
-            chosen = self._decide(walks, of, step)
-            ends = chosen < 0
-            if ends.any():
-                self._answer(walks[ends], of[ends])
-                walks, of, chosen = walks[~ends], of[~ends], chosen[~ends]
+        while not self.done:
+            for expert, rows in self.wanted().items():
+                self.tell(expert, rows, ask(expert, rows))
+            self.step()
+        return self.result()
+
+    def wanted(self) -> dict[int, Ints]:
+        """The requests about which experts are to be asked now."""
+        rows = self.rows[self._on]
+        wanted = {
+            expert: self.states.lacking(expert, rows[self._chosen == expert])
+            for expert in sorted(set(self._chosen.tolist()))
+        }
+        return {expert: some for expert, some in wanted.items() if len(some)}
+
+    def tell(self, expert: int, rows: Ints, outputs: Floats) -> None:
+        """What an expert says (len(rows), d_k) about requests."""
+        self.states.tell(expert, rows, outputs)
+
+    def lost(self, expert: int, rows: Ints) -> None:
+        """An expert has been asked about requests, which costs, but does not answer: others are chosen."""
+        self.allowed = self.allowed.copy()
+        self.allowed[rows, expert] = False
+        hit = np.flatnonzero((self._chosen == expert) & np.isin(self.rows[self._on], rows))
+        self.spent[self._on[hit]] += self.prices[self.rows[self._on[hit]], expert]
+        self._chosen[hit] = self._choose(hit) if self._steps else self._first()[hit]
+        self._end(self._chosen < 0)
+
+    def stop(self, reason: str) -> None:
+        """End all walks where they are; those that have heard nobody have no answer (-1)."""
+        self.reasons[self._on] = reason
+        self._end(np.ones(len(self._on), bool))
+
+    def step(self) -> None:
+        """Go on with what was told, and choose whom to ask next."""
+        walks, chosen = self._on, self._chosen
+        rows = self.rows[walks]
+        self.order[walks, self._steps] = chosen
+        self.asked[walks, chosen] = True
+        self.spent[walks] += self.prices[rows, chosen]
+        self._of = self.states.enter(self._of, chosen, rows)
+        self._steps += 1
+        self.seen.update()
+        can = (self.allowed[rows] & ~self.asked[walks]).any()
+        depth = min(self.rules.lookahead, self.seen.stored.experts - self._steps) if can else 0
+        self._expected = self.seen.expect(self._of, self.rates[walks], depth)
+        self.current[walks, self._steps - 1] = self._expected[:, 0]
+        self._chosen = self._choose(np.arange(len(walks)))
+        self._end(self._chosen < 0)
+
+    def result(self) -> list[Walks]:
+        """What was done for each of the plans."""
         m = len(self.prices)
         return [
             Walks(**{f.name: getattr(self, f.name)[start : start + m] for f in fields(Walks)})
@@ -111,57 +164,42 @@ class Walk:
         ]
 
     def _first(self) -> Ints:
+        """The first expert (w,) of each walk; -1 where there is none."""
         can = self.allowed & (self.prices <= self.rules.budget + TOLERANCE)
-        if not can.any(axis=1).all():
-            raise ValueError("no expert that may be asked costs as little as the budget")
-        preferred = [np.asarray(starts) for _, starts in self.plans]
-        return np.concatenate([starts[can[:, starts].argmax(axis=1)] for starts in preferred])
+        found = []
+        for _, starts in self.plans:
+            preferred = np.asarray(starts)
+            found.append(np.where(can.any(axis=1), preferred[can[:, preferred].argmax(axis=1)], -1))
+        first = np.concatenate(found)
+        self.reasons[first < 0] = UNAVAILABLE
+        return first[self._on]
 
-    def _ask(self, ask: Ask, walks: Ints, of: Ints, chosen: Ints, step: int) -> Ints:
-        """Ask the chosen experts; the states (w,) that walks are in then."""
-        rows = self.rows[walks]
-        for expert in sorted(set(chosen.tolist())):
-            new = self.states.lacking(expert, rows[chosen == expert])
-            if len(new):
-                self.states.tell(expert, new, ask(expert, new))
-        self.order[walks, step] = chosen
-        self.asked[walks, chosen] = True
-        self.spent[walks] += self.prices[rows, chosen]
-        return self.states.enter(of, chosen, rows)
-
-    def _decide(self, walks: Ints, of: Ints, step: int) -> Ints:
-        """The expert to ask next (w,) in each of some walks, which have asked `step` experts; -1 to stop."""
-        rules, experts, rows = self.rules, self.seen.stored.experts, self.rows[walks]
-        prices, rates, spent = self.prices[rows], self.rates[walks], self.spent[walks]
-        open_ = self.allowed[rows] & ~self.asked[walks]
+    def _choose(self, some: Ints) -> Ints:
+        """The expert to ask next (len(some),) in some of the walks that go on; -1 to stop."""
+        rules, step, walks = self.rules, self._steps, self._on[some]
+        rows, rates, spent = self.rows[walks], self.rates[walks], self.spent[walks]
+        prices, open_ = self.prices[rows], self.allowed[rows] & ~self.asked[walks]
         payable = open_ & (spent[:, None] + prices <= rules.budget + TOLERANCE)
         full = rules.max_experts is not None and step >= rules.max_experts
         free = payable.any(axis=1) & (not full)
         reasons = np.where(payable.any(axis=1), GAIN, np.where(open_.any(axis=1), BUDGET, UNAVAILABLE))
-        self.reasons[walks] = ALL if step == experts else LIMIT if full else reasons
-        depth = min(rules.lookahead, experts - step) if free.any() else 0
-        expected = self.seen.expect(of, rates, depth)
-        current = self.current[walks, step - 1] = expected[:, 0]
-        if not depth:
-            return np.full(len(walks), -1)
-        best, choice = self._best(expected[:, 1:], payable, prices, rates, spent, depth)
+        self.reasons[walks] = ALL if step == self.seen.stored.experts else LIMIT if full else reasons
+        if not free.any():
+            return np.full(len(some), -1)
+        expected = self._expected[some]
+        best, choice = self._best(expected[:, 1:], payable, prices, rates, spent)
         self.best[walks, step - 1] = np.where(free, best, np.nan)
         costs_nothing = rates * prices[np.arange(len(walks)), choice] == 0
         least = np.where(costs_nothing & (not rules.continue_on_tie), TOLERANCE, -TOLERANCE)
-        goes_on = (current - best > least) | (step < rules.min_experts)
+        goes_on = (expected[:, 0] - best > least) | (step < rules.min_experts)
         return np.where(free & goes_on, choice, -1)
 
     def _best(
-        self,
-        expected: Floats,
-        payable: NDArray[np.bool_],
-        prices: Floats,
-        rates: Floats,
-        spent: Floats,
-        depth: int,
+        self, expected: Floats, payable: NDArray[np.bool_], prices: Floats, rates: Floats, spent: Floats
     ) -> tuple[Floats, Ints]:
         """The lowest penalised loss after asking further (w,), and whom to ask for it first."""
         experts, start = payable.shape[1], 0
+        depth = min(self.rules.lookahead, experts - self._steps)
         for added in additions(experts, depth):
             together, price = payable, prices
             if start:
@@ -177,6 +215,16 @@ class Walk:
         if depth > 1:
             first = np.where(members(experts, depth)[winner], expected[:, :experts], np.inf).argmin(axis=1)
         return expected[np.arange(len(winner)), winner], first
+
+    def _end(self, ends: NDArray[np.bool_]) -> None:
+        """End some of the walks that go on, and answer."""
+        if not ends.any():
+            return
+        if self._steps:
+            self._answer(self._on[ends], self._of[ends])
+        on = ~ends
+        self._on, self._of, self._chosen = self._on[on], self._of[on], self._chosen[on]
+        self._expected = self._expected[on]
 
     def _answer(self, walks: Ints, of: Ints) -> None:
         """What is answered at the end of walks, and what a chosen expert costs that had not been asked."""

@@ -128,14 +128,46 @@ class _Frugal(BaseEstimator):
         check_is_fitted(self)
         x, rates = np.asarray(validate_data(self, X, reset=False), np.float64), list(rates)
         self.find_starts(rates)
-        k = self.stored_.experts
-        charged = np.broadcast_to(self.prices_ if prices is None else np.asarray(prices, float), (len(x), k))
-        may = np.broadcast_to(True if allowed is None else np.asarray(allowed, bool), (len(x), k))
-        plans = [
-            (self._rules(rate, self.budget if budget is None else budget), self.starts(rate))
-            for rate in rates
-        ]
-        return self._walks(self._split(x), plans, charged, may, None)
+        plans = [(self._rules(rate, budget), self.starts(rate)) for rate in rates]
+        return self._walks(self._split(x), plans, *self._may(len(x), prices, allowed), None)
+
+    def begin(
+        self,
+        size: int,
+        rate: float | None = None,
+        *,
+        prices: ArrayLike | None = None,
+        allowed: ArrayLike | None = None,
+        budget: float | None = None,
+        min_experts: int | None = None,
+        max_experts: int | None = None,
+    ) -> Walk:
+        """A walk over `size` requests about which nobody has been asked yet, to be taken step by step; the
+        rest as of `sweep`. At a new rate the experts are preferred as at the known one that is nearest."""
+        check_is_fitted(self)
+        rate = self.rate if rate is None else rate
+        known = min(self.starts_, key=lambda one: (abs(one - rate), one), default=rate)
+        rules = self._rules(rate, budget)
+        free = self.stored_.experts - self._experts
+        rules = replace(
+            rules,
+            min_experts=rules.min_experts if min_experts is None else min_experts + free,
+            max_experts=rules.max_experts if max_experts is None else max_experts + free,
+        )
+        return self._walk([(rules, self.starts(known))], *self._may(size, prices, allowed), None)
+
+    def _may(
+        self, size: int, prices: ArrayLike | None, allowed: ArrayLike | None
+    ) -> tuple[Floats, NDArray[np.bool_]]:
+        """Prices (m, K) and marks (m, K) of who may be asked, with those of contexts."""
+        k, free = self._experts, self.stored_.experts - self._experts
+        charged = self.prices_[:k] if prices is None else np.asarray(prices, float)
+        may = np.ones(k, bool) if allowed is None else np.asarray(allowed, bool)
+        charged, may = np.broadcast_to(charged, (size, k)), np.broadcast_to(may, (size, k))
+        if free:
+            charged = np.concatenate([charged, np.zeros((size, free))], axis=1)
+            may = np.concatenate([may, np.ones((size, free), bool)], axis=1)
+        return charged, may
 
     def _rehearsed(self, items: Ints, plans: Sequence[Plan]) -> list[Walks]:
         size = (len(items), self.stored_.experts)
@@ -153,18 +185,23 @@ class _Frugal(BaseEstimator):
         exclude: Ints | None,
     ) -> list[Walks]:
         """Walks for each plan, chunk by chunk."""
-        parts, used = [], self._used()
+        parts = []
         ways = min(len(plans), SPREAD * len({starts[0] for _, starts in plans}))
         widest = max(*self.stored_.values.shape[1:], self.stored_.experts**self.lookahead)
         size = max(1, CHUNK // max(ways * len(self.stored_), len(plans) * widest))
         for start in range(0, len(prices), size):
             rows = np.arange(start, min(len(prices), start + size))
-            states = States(self.stored_, len(rows), None if exclude is None else exclude[rows])
-            seen = Expectations(
-                states, self.losses_, self.prices_, neighbours=used["m_neighbors"], ties=used["ties"]
-            )
-            parts.append(Walk(seen, plans, prices[rows], allowed[rows]).run(_reader(outputs, rows)))
+            walk = self._walk(plans, prices[rows], allowed[rows], None if exclude is None else exclude[rows])
+            parts.append(walk.run(_reader(outputs, rows)))
         return [_joined(walks) for walks in zip(*parts, strict=True)]
+
+    def _walk(
+        self, plans: Sequence[Plan], prices: Floats, allowed: NDArray[np.bool_], exclude: Ints | None
+    ) -> Walk:
+        used = self._used()
+        states = States(self.stored_, len(prices), exclude)
+        near = {"neighbours": used["m_neighbors"], "ties": used["ties"]}
+        return Walk(Expectations(states, self.losses_, self.prices_, **near), plans, prices, allowed)
 
     def starts(self, rate: float) -> list[int]:
         """All experts, the best to ask first at the front, for one rate."""
@@ -226,7 +263,7 @@ class _Frugal(BaseEstimator):
             min_experts=1 if free else self._used()["min_experts"],
             max_experts=None if self.max_experts is None else self.max_experts + free,
             lookahead=self.lookahead,
-            budget=np.inf if budget is None else budget,
+            budget=next((float(limit) for limit in (budget, self.budget) if limit is not None), np.inf),
             continue_on_tie=self.compat == "reference",
         )
 

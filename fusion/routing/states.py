@@ -56,7 +56,7 @@ class States:
     def lacking(self, expert: int, rows: Ints) -> Ints:
         """Those of some requests of which it is not known what an expert says, in order."""
         new = rows[~self._known[rows, expert]]
-        return new[distinct(new)[0]]
+        return np.asarray(new[distinct(new)[0]])
 
     def tell(self, expert: int, rows: Ints, outputs: Floats) -> None:
         """What an expert says (len(rows), d_k) about requests."""

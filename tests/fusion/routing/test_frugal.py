@@ -193,6 +193,62 @@ def test_nobody_who_may_be_asked_is_an_error(digits4):
         policy.decide(digits4.requests[:3], budget=0.5)
 
 
+def test_walks_are_taken_step_by_step(digits4):
+    policy = FrugalPolicy(blocks=digits4.blocks, rate=0.02, start="mean_loss").fit(
+        digits4.columns, digits4.labels
+    )
+    at_once, walk = policy.decide(digits4.requests[:50]), policy.begin(50)
+    while not walk.done:
+        for expert, rows in walk.wanted().items():
+            walk.tell(expert, rows, digits4.new[expert][rows])
+        assert not walk.wanted()
+        walk.step()
+    (found,) = walk.result()
+    assert (found.order == at_once.order).all()
+    assert (found.scores == at_once.scores).all()
+
+
+def test_an_expert_that_does_not_answer_is_as_good_as_gone_but_for_its_price(digits4):
+    policy = FrugalPolicy(blocks=digits4.blocks, rate=0.02, start="mean_loss").fit(
+        digits4.columns, digits4.labels
+    )
+    dead, lost = policy.starts(0.02)[0], np.zeros(300, bool)
+    walk = policy.begin(300)
+    while not walk.done:
+        while wanted := walk.wanted():
+            for expert, rows in wanted.items():
+                if expert == dead:
+                    lost[rows] = True
+                    walk.lost(expert, rows)
+                else:
+                    walk.tell(expert, rows, digits4.new[expert][:300][rows])
+        walk.step()
+    (found,) = walk.result()
+    without = policy.decide(digits4.requests[:300], allowed=np.arange(10) != dead)
+    assert lost.all()
+    assert (found.order == without.order).all()
+    assert (found.answers == without.answers).all()
+    assert found.spent == pytest.approx(without.spent + 1)
+
+
+def test_a_walk_that_loses_everyone_or_is_stopped_ends_where_it_is(digits4):
+    policy = FrugalPolicy(blocks=digits4.blocks, start="mean_loss").fit(digits4.columns, digits4.labels)
+    walk = policy.begin(2, allowed=[True, True, *[False] * 8])
+    for _ in range(2):
+        ((expert, rows),) = walk.wanted().items()
+        walk.lost(expert, rows)
+    assert walk.done and walk.result()[0].answers.tolist() == [-1, -1]
+    assert walk.result()[0].reasons.tolist() == ["unavailable"] * 2
+    walk = policy.begin(2)
+    ((expert, rows),) = walk.wanted().items()
+    walk.tell(expert, rows, digits4.new[expert][rows])
+    walk.step()
+    walk.stop("deadline")
+    (found,) = walk.result()
+    assert walk.done and found.reasons.tolist() == ["deadline"] * 2
+    assert found.asked.tolist() == [1, 1] and (found.answers >= 0).all()
+
+
 def test_limits_on_how_many_are_asked(digits4):
     policy = FrugalPolicy(blocks=digits4.blocks, start="mean_loss", min_experts=2, max_experts=3, rate=0.02)
     done = policy.fit(digits4.columns, digits4.labels).decide(digits4.requests)
