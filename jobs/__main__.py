@@ -141,6 +141,26 @@ def pretrain(config: ConfigFile, overrides: Overrides = None) -> None:
     raise typer.Exit(job.run(config, overrides or []))
 
 
+@app.command()
+def serve(
+    artefact: Annotated[
+        str, typer.Argument(metavar="RUN_OR_ARTEFACT", help="A run of `jobs foe`, or an artefact's folder.")
+    ],
+    overrides: Overrides = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="CONFIG.yaml", help="How it is served (see configs/serve).")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 8000,
+    plan: Plan = False,
+    address: Address = "auto",
+) -> None:
+    """Serve a router and its experts over HTTP, until interrupted."""
+    from jobs import serve as job
+
+    job.main(artefact, overrides or [], config, address=address, host=host, port=port, plan=plan)
+
+
 def main() -> None:
     """Run the command line and turn errors into one line and an exit status."""
     from actors.routing.artefact import ArtefactError

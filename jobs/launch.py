@@ -37,7 +37,7 @@ def open_run(uri: str, config: Strict, inputs: dict[str, str], *, start_over: bo
 
 def drive_to_end(uri: str, config: Any, session: Session) -> dict[str, Any]:  # noqa: ANN401
     """Run the job and return its summary; one line and exit status 1 when it fails."""
-    with _terminated_as_interrupted():  # only now: connecting sets a handler of Ray's own
+    with terminated_as_interrupted():  # only now: connecting sets a handler of Ray's own
         try:
             return drive(uri, config, session)
         except JobError as error:
@@ -46,7 +46,7 @@ def drive_to_end(uri: str, config: Any, session: Session) -> dict[str, Any]:  # 
 
 
 @contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
+def terminated_as_interrupted() -> Iterator[None]:
     """SIGTERM ends the job as Ctrl-C does: at the next committed piece of work."""
 
     def interrupt(number: int, frame: Any) -> None:  # noqa: ANN401, ARG001

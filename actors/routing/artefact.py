@@ -73,8 +73,9 @@ class Artefact:
 
 
 def publish(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
-    """Write the artefact of the chosen policy below `artefact/` of the run. `params` as of the policy, with
-    judgement (step), methods (name: step), rehearsals (policy: steps), parts (kind: steps) and name."""
+    """Write the artefact of the chosen policy below `artefact/` of the run. `params` as of the policy,
+    with judgement (step), methods (name: step), rehearsals (policy: steps), parts (kind: steps), features,
+    served (live experts, by name) and name."""
     judged = run.read_json(f"steps/{params['judgement']}/manifest.json")
     kind: fusers.Kind = judged["policy"].removeprefix("frugal_")
     walked = run.below(f"steps/{params['methods'][judged['policy']]}")
@@ -93,6 +94,9 @@ def publish(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # 
         "calibration": judged["calibration"],
         "distances": rehearsing.joined(run, params["rehearsals"][judged["policy"]])[1],
         "contexts": len(policy.stored_.blocks) - len(pool.blocks),
+        "rate": judged["methods"][judged["policy"]]["lambda"],
+        "features": params["features"],
+        "served": [params["served"][name] for name in pool.about.experts if name in params["served"]],
         "experts": [
             {"name": name, "price": price, "width": block.shape[1]}
             for name, price, block in zip(

@@ -81,6 +81,16 @@ def pool(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def label_rows(spec: ExpertSpec, answers: Sequence[Answer], classes: Sequence[str]) -> Floats:
+    """Probabilities (n, C) of labels; equal ones where an answer names no label, 0 where there is none."""
+    if spec.model.kind == "classifier":
+        rows = [np.zeros(len(classes)) if a.vector is None else a.vector for a in answers]
+        return np.stack(rows).astype(float)
+    none = np.full(len(classes), 1 / len(classes))
+    says = [named(answer.text or "", classes) for answer in answers]
+    return np.stack([none if label is None else np.eye(len(classes))[label] for label in says])
+
+
 class Given:
     """The answers of one expert to all items."""
 
@@ -118,13 +128,8 @@ class Given:
         return [f"{prompt} {answer.text or ''}" for prompt, answer in pairs]
 
     def labels(self, classes: Sequence[str]) -> Floats:
-        """Probabilities (n, C) of labels; equal ones where an answer names no label."""
-        if self.spec.model.kind == "classifier":
-            rows = [np.zeros(len(classes)) if a.vector is None else a.vector for a in self.answers]
-            return np.stack(rows).astype(float)
-        none = np.full(len(classes), 1 / len(classes))
-        says = [named(answer.text or "", classes) for answer in self.answers]
-        return np.stack([none if label is None else np.eye(len(classes))[label] for label in says])
+        """Probabilities (n, C) of labels."""
+        return label_rows(self.spec, self.answers, classes)
 
     def gists(self, classes: Sequence[str]) -> list[str]:
         """What it answers, in short: a label, a number or a few words; empty where there is none of these."""

@@ -71,6 +71,7 @@ class FoeJob:
         self._enter("writing the results")
         publish = {**params, "judgement": judgement.key, "methods": keys, "rehearsals": practice}
         publish |= {"name": self.config.name, "parts": {kind: done[kind] for kind in kinds}}
+        publish |= {"features": identity(self.config.features), "served": self._served()}
         artefact = self.steps.one(Call("artefact", "actors.routing.artefact:publish", publish))
         summary = self._summary(judgement, artefact, time.time() - started)
         self.run_store.write_json(
@@ -175,6 +176,12 @@ class FoeJob:
             self._call("subset", f"{FITTING}:subset", few, kind=kind, subset=subset)
             for subset in (every if experts <= fitting.ALL_SUBSETS else [])
         ]
+
+    def _served(self) -> dict[str, Any]:
+        """How live experts are started, by name: what a server must know of them."""
+        live = self.config.experts
+        experts = live.pool if isinstance(live, LiveExperts) else ()
+        return {e.name: identity(e.model_copy(update={"trained_on": None})) for e in experts}
 
     def _rehearsals(self, kind: Fuser, pool: Pool, params: dict[str, Any]) -> list[Call]:
         """Steps that find out what a policy is worth on items that it has not seen."""

@@ -128,8 +128,9 @@ class Walk:
         """An expert has been asked about requests, which costs, but does not answer: others are chosen."""
         self.allowed = self.allowed.copy()
         self.allowed[rows, expert] = False
-        hit = np.flatnonzero((self._chosen == expert) & np.isin(self.rows[self._on], rows))
-        self.spent[self._on[hit]] += self.prices[self.rows[self._on[hit]], expert]
+        mine = np.isin(self.rows[self._on], rows)
+        self.spent[self._on[mine]] += self.prices[self.rows[self._on[mine]], expert]
+        hit = np.flatnonzero(mine & (self._chosen == expert))
         self._chosen[hit] = self._choose(hit) if self._steps else self._first()[hit]
         self._end(self._chosen < 0)
 

@@ -1,0 +1,128 @@
+"""The router behind HTTP: `actors.router:build` makes the Serve application of a `Serving` configuration.
+
+    client -> Router (ingress: keys, limits, decisions) -> one deployment per expert
+
+Nothing of a request outlives it. What changes while the router runs, the artefact, comes as `user_config`:
+a new one is loaded beside the old one, tried, and takes its place for requests that come after.
+"""
+
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.config import BackpressureConfig
+from ray.serve.handle import DeploymentHandle
+
+from actors.routing import artefact as artefacts
+from actors.routing.artefact import Artefact
+from actors.serving import access
+from actors.serving.calls import Breaker, Caller
+from actors.serving.deciding import Decider
+from actors.serving.experts import asking, deployment
+from actors.serving.http import application
+from actors.serving.measures import Measures
+from cluster.storage import Storage
+from configs.schema.base import ConfigError
+from configs.schema.expert import ExpertSpec
+from configs.schema.serve import Serving
+
+RETRY_S = 1.0
+CANARIES = 16
+"""Stored items that a new artefact must decide about before it is used."""
+
+
+def artefact_at(place: str) -> Storage:
+    """The storage of an artefact, given its folder or its run."""
+    files = Storage(place)
+    return files.below("artefact") if files.exists("artefact") else files
+
+
+def specs_of(serving: Serving, manifest: dict[str, Any]) -> list[ExpertSpec]:
+    """How the artefact's experts are started, in its order; ConfigError when that is not known of one."""
+    known = {spec["name"]: ExpertSpec.model_validate(spec) for spec in manifest.get("served", [])}
+    known |= {spec.name: spec for spec in serving.experts}
+    names = [expert["name"] for expert in manifest["experts"]]
+    strange = [name for name in (*serving.services, *(s.name for s in serving.experts)) if name not in names]
+    if strange:
+        raise ConfigError(f"experts: the artefact knows no {strange[0]!r}; it knows {', '.join(names)}")
+    lacking = [name for name in names if name not in known]
+    if lacking:
+        raise ConfigError(
+            f"experts: the artefact does not say how to start {', '.join(lacking)} (recorded outputs?); "
+            "describe them under `experts`"
+        )
+    return [known[name] for name in names]
+
+
+def build(args: Serving) -> serve.Application:
+    """The application: a router, and a deployment per expert."""
+    files = artefact_at(args.artefact)
+    manifest = files.read_json(artefacts.MANIFEST)
+    if manifest["answer"] != "label":
+        raise ConfigError(f"{args.artefact}: routes among language models, which is not served yet")
+    specs = specs_of(args, manifest)
+    access.digests(args.access)  # a missing key is better noticed here
+    labels, seed = manifest["classes"], manifest["settings"]["seed"]
+    experts = {spec.name: deployment(spec, args.service_of(spec.name), labels, seed) for spec in specs}
+    router: serve.Application = Router.options(
+        num_replicas=args.router.replicas,
+        ray_actor_options={"num_cpus": args.router.num_cpus},
+        max_ongoing_requests=args.router.max_ongoing,
+        max_queued_requests=args.router.max_queued,
+        backpressure_config=BackpressureConfig(status_code=429, retry_after_s=RETRY_S),
+        user_config={"artefact": args.artefact, "version": manifest["version"]},
+    ).bind(args.model_dump(mode="json"), experts)
+    return router
+
+
+@serve.deployment
+@serve.ingress()
+class Router:
+    """Takes requests, decides, answers."""
+
+    def __init__(self, serving: dict[str, Any], experts: dict[str, DeploymentHandle]) -> None:
+        self.serving = Serving.model_validate(serving)
+        self.handles, self.measures = experts, Measures()
+        self.keys = access.digests(self.serving.access)
+        self.breakers = {name: Breaker(self.serving.router.circuit) for name in experts}
+        self.decider: Decider
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return application(self)
+
+    def reconfigure(self, config: dict[str, Any]) -> None:
+        """Load an artefact, try it, and let it decide from now on; one that does not fit is refused."""
+        loaded = artefacts.read(artefact_at(config["artefact"]))
+        wanted = config.get("version", loaded.manifest["version"])
+        if loaded.manifest["version"] != wanted:
+            raise ValueError(f"{config['artefact']} is version {loaded.manifest['version']}, not {wanted}")
+        decider = self._decider(loaded)
+        try_out(loaded)
+        self.decider = decider
+
+    def _decider(self, loaded: Artefact) -> Decider:
+        specs = specs_of(self.serving, loaded.manifest)
+        unknown = [spec.name for spec in specs if spec.name not in self.handles]
+        if unknown:
+            raise ValueError(f"expert {unknown[0]} of the artefact is not served; start again to add experts")
+        callers = [
+            Caller(
+                spec.name,
+                asking(self.handles[spec.name]),
+                self.serving.service_of(spec.name),
+                self.breakers[spec.name],
+            )
+            for spec in specs
+        ]
+        return Decider(loaded, specs, callers)
+
+
+def try_out(loaded: Artefact) -> None:
+    """Decide about a few stored items: an artefact that cannot must not replace one that can. It also makes
+    what the first request would have to wait for."""
+    policy, few = loaded.policy, np.arange(min(CANARIES, len(loaded.policy.stored_)))
+    walk = policy.begin(len(few), loaded.manifest["rate"])
+    found = walk.run(lambda expert, rows: policy.stored_.blocks[expert][few[rows]])[0]
+    if (found.answers < 0).any() or not np.isfinite(found.scores).all():
+        raise ValueError(f"artefact {loaded.manifest['version']} does not decide about its own items")

@@ -1,0 +1,178 @@
+"""What clients send and get: the contract of the endpoint, and its errors in the form of OpenAI's."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from actors.serving.deciding import Decision, Mode
+
+Text = Annotated[str, Field(max_length=100_000)]
+
+
+class Limits(BaseModel):
+    """What a request may ask of a decision."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    rate: NonNegativeFloat | None = Field(
+        None, alias="lambda", description="The loss that one unit of price must save; the default otherwise."
+    )
+    max_cost: NonNegativeFloat | None = Field(None, description="What a text may cost at most.")
+    max_experts: PositiveInt | None = Field(None, description="Experts that are asked at most.")
+    min_experts: PositiveInt | None = Field(None, description="Experts that are asked at least.")
+    deadline_ms: PositiveFloat | None = Field(
+        None, description="Time after which the answer is given with what is known."
+    )
+    allow: list[str] = Field(default_factory=list, description="Experts that may be asked; all when empty.")
+    deny: list[str] = Field(default_factory=list, description="Experts that may not be asked.")
+    mode: Mode = Field("frugal", description="Ask as few as pays; everyone at once; or the first one only.")
+
+
+class ClassifyRequest(Limits):
+    """Texts to give labels to."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"texts": ["A clever, warm film."], "lambda": 0.01}]}
+    )
+
+    texts: list[Text] = Field(min_length=1, description="The texts.")
+
+
+class RouteRequest(Limits):
+    """A dry run: nobody is asked."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"max_cost": 2.5}]})
+
+
+class Step(BaseModel):
+    """A call of an expert."""
+
+    expert: str
+    latency_ms: float
+    expected_loss: float | None = Field(description="Expected after its answer.")
+    best_if_asked_further: float | None = Field(description="The lowest that asking further promised.")
+    error: str | None = Field(None, description="Why it did not answer.")
+
+
+class Trace(BaseModel):
+    """Who was asked, in order, and why no further."""
+
+    steps: list[Step]
+    stopped: str = Field(description="gain, budget, all, limit, unavailable, deadline.")
+    cost: float
+    unit: str
+    distance: float = Field(description="Mean squared distance to the most similar stored items.")
+    unseen: bool | None = Field(description="Whether the text is unlike what is stored; null: not known.")
+
+
+class Labelled(BaseModel):
+    """The answer about one text."""
+
+    label: str | None = Field(description="The label; null where the router abstains.")
+    scores: dict[str, float]
+    trace: Trace
+
+
+class Classified(BaseModel):
+    """The answers, in the order of the texts."""
+
+    object: Literal["list"] = "list"
+    artefact: str
+    results: list[Labelled]
+
+
+class Expected(BaseModel):
+    """What a rate buys, as rehearsed."""
+
+    rate: float = Field(alias="lambda")
+    accuracy: float
+    cost: float
+    experts: float
+
+
+class Route(BaseModel):
+    """Whom a request would ask first, and what is to be expected."""
+
+    artefact: str
+    first: list[str] = Field(description="Experts by preference for the first call.")
+    unavailable: list[str] = Field(description="Experts that keep failing, and are left alone.")
+    expected: Expected | None
+    unit: str
+
+
+class ExpertInfo(BaseModel):
+    """An expert, its mean price and whether it may be asked."""
+
+    name: str
+    price: float
+    available: bool
+
+
+class ArtefactInfo(BaseModel):
+    """The artefact that decides."""
+
+    version: str
+    name: str
+    kind: str
+    answer: str
+    classes: list[str]
+    unit: str
+    stored: int
+    rate: float = Field(alias="lambda", description="Where a request names none.")
+    experts: list[ExpertInfo]
+    calibration: list[Expected]
+
+
+class Model(BaseModel):
+    """A name that requests may give as their model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "amalgam"
+
+
+class Models(BaseModel):
+    """All of them."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class ApiError(Exception):
+    """An answer that is an error: status, code and one line."""
+
+    def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.headers = status, code, headers
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The body, as OpenAI's clients read it."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        return {"error": {"message": str(self), "type": kind, "code": self.code, "param": None}}
+
+
+def labelled(decision: Decision, classes: list[str], unit: str, answer: int | None) -> Labelled:
+    """A decision as an answer; `answer` is the number of the label that is given, None: none is."""
+    return Labelled(
+        label=None if answer is None else classes[answer],
+        scores={name: round(float(s), 6) for name, s in zip(classes, decision.scores, strict=True)},
+        trace=Trace(
+            steps=[
+                Step(
+                    expert=call.expert,
+                    latency_ms=call.latency_ms,
+                    expected_loss=call.current,
+                    best_if_asked_further=call.best,
+                    error=call.error,
+                )
+                for call in decision.calls
+            ],
+            stopped=decision.reason,
+            cost=round(decision.cost, 9),
+            unit=unit,
+            distance=round(decision.distance, 9),
+            unseen=decision.unseen,
+        ),
+    )

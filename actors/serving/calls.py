@@ -1,0 +1,96 @@
+"""Calls of one expert: in time, tried again where it may help, and not at all while it keeps failing."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from ray.exceptions import RayError
+from ray.serve.exceptions import BackPressureError, RayServeException
+
+from actors.experts.base import Answer
+from configs.schema.serve import Circuit, Service
+
+Ask = Callable[[Sequence[str]], Awaitable[list[Answer]]]
+Clock = Callable[[], float]
+PAUSE_S = 0.05
+"""Before the first further try; twice as long before each later one."""
+
+
+class CallError(Exception):
+    """An expert that did not answer; the message says why."""
+
+
+@dataclass
+class Breaker:
+    """Opens after so many failures in a row, and lets one call try again after a while."""
+
+    circuit: Circuit
+    clock: Clock = time.monotonic
+    failures: int = 0
+    opened: float | None = field(default=None)
+    trying: bool = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether the expert may be asked."""
+        if self.opened is None:
+            return True
+        return not self.trying and self.clock() - self.opened >= self.circuit.cool_down_s
+
+    def begin(self) -> None:
+        """A call begins; while the circuit is open it is the one that tries."""
+        self.trying = self.opened is not None
+
+    def end(self, *, good: bool) -> None:
+        """A call ended."""
+        self.trying = False
+        self.failures = 0 if good else self.failures + 1
+        if good:
+            self.opened = None
+        elif self.failures >= self.circuit.failures:
+            self.opened = self.clock()
+
+
+class Caller:
+    """One expert, as the router asks it."""
+
+    def __init__(self, name: str, ask: Ask, service: Service, breaker: Breaker) -> None:
+        self.name, self.ask, self.service, self.breaker = name, ask, service, breaker
+
+    @property
+    def available(self) -> bool:
+        """Whether it may be asked."""
+        return self.breaker.closed
+
+    async def __call__(self, texts: Sequence[str], until: float) -> list[Answer]:
+        """Its answers, in order; those of texts that it cannot answer have errors.
+
+        CallError when it does not answer at all until `until` (of `time.monotonic`), or in its own time.
+        """
+        problem = "its circuit is open"
+        for attempt in range(1 + self.service.retries):
+            left = until - time.monotonic() - (PAUSE_S * 2 ** (attempt - 1) if attempt else 0)
+            if not self.breaker.closed or left <= 0:
+                break
+            if attempt:
+                await asyncio.sleep(PAUSE_S * 2 ** (attempt - 1))
+            self.breaker.begin()
+            limit = min(left, self.service.timeout_s)
+            try:
+                answers = await asyncio.wait_for(self.ask(texts), limit)
+            except TimeoutError:
+                problem = f"no answer within {limit:.3g} s"
+                # A request in a hurry says nothing about the expert.
+                self.breaker.end(good=limit < self.service.timeout_s)
+            except BackPressureError:
+                problem = "it has too much to do"
+                self.breaker.end(good=True)
+            except (RayError, RayServeException) as error:
+                problem = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+                self.breaker.end(good=False)
+            else:
+                failed = [answer.error for answer in answers if answer.error]
+                self.breaker.end(good=len(failed) < len(answers))
+                return answers
+        raise CallError(problem)

@@ -1,0 +1,263 @@
+"""The HTTP side of a router: paths, keys, limits, errors, logs."""
+
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from importlib.resources import files
+from typing import Any, Protocol
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.exceptions import HTTPException
+
+from actors.serving import access, api
+from actors.serving.deciding import Decider, Decision, Knobs, NobodyError
+from actors.serving.measures import Measures
+from configs import __version__
+from configs.schema.serve import Serving
+
+LOG = logging.getLogger("ray.serve")
+OPEN = {"/", "/health", "/openapi.json", "/docs"}
+"""Paths that need no key."""
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text}
+    for status, text in {
+        401: "No API key, or a wrong one.",
+        408: "The request took too long.",
+        413: "The request is too large.",
+        422: "The request is not what is described here.",
+        429: "Too many requests; come back after Retry-After seconds.",
+        503: "No expert has answered; come back after Retry-After seconds.",
+    }.items()
+}
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class Core(Protocol):
+    """What a router gives its HTTP side."""
+
+    serving: Serving
+    decider: Decider
+    measures: Measures
+    keys: list[str]
+
+
+def application(core: Core) -> FastAPI:
+    """The web application of a router."""
+    app = FastAPI(
+        title="Amalgam",
+        version=__version__,
+        description="Several experts behind one endpoint: as few are asked as it pays to ask.",
+        redoc_url=None,
+        responses=ERRORS,
+    )
+    app.add_exception_handler(api.ApiError, _api_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_middleware(Guard, core=core)
+    if core.serving.access.origins:
+        origins = list(core.serving.access.origins)
+        app.add_middleware(
+            CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"]
+        )
+    _add_paths(app, core)
+    return app
+
+
+def _add_paths(app: FastAPI, core: Core) -> None:
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def playground() -> str:
+        return files("actors.serving").joinpath("playground.html").read_text()
+
+    @app.get("/health", summary="Whether the router decides")
+    async def health() -> dict[str, str]:
+        return {"status": "ok", "artefact": core.decider.artefact.manifest["version"]}
+
+    @app.get("/v1/models", summary="Names that requests may give as their model")
+    async def models() -> api.Models:
+        return api.Models(data=[api.Model(id="amalgam")])
+
+    @app.get("/v1/artefact", summary="The artefact that decides, and what its rates buy")
+    async def artefact() -> api.ArtefactInfo:
+        return _about(core.decider)
+
+    @app.post("/v1/route", summary="Whom a request would ask first, and what to expect; nobody is asked")
+    async def route(request: api.RouteRequest) -> api.Route:
+        decider = core.decider
+        knobs = _knobs(core, decider, request)
+        walk = _begun(decider, knobs)
+        known = min(decider.artefact.policy.starts_, key=lambda rate: abs(rate - knobs.rate))
+        names, may = decider.artefact.experts, walk.allowed[0]
+        points = decider.artefact.manifest["calibration"]
+        return api.Route(
+            artefact=decider.artefact.manifest["version"],
+            first=[names[e] for e in decider.artefact.policy.starts_[known] if may[e]],
+            unavailable=[caller.name for caller in decider.callers if not caller.available],
+            expected=api.Expected(**min(points, key=lambda point: abs(point["lambda"] - knobs.rate))),
+            unit=decider.artefact.manifest["unit"],
+        )
+
+    @app.post("/v1/classify", summary="Labels of texts, and how they came about")
+    async def classify(request: api.ClassifyRequest, http: Request) -> api.Classified:
+        decider, started = core.decider, time.perf_counter()
+        most = core.serving.router.max_texts
+        if len(request.texts) > most:
+            raise api.ApiError(413, "too_many_texts", f"texts: {len(request.texts)}; at most {most}")
+        knobs, outcome = _knobs(core, decider, request), "error"
+        try:
+            decisions = await _decided(decider, request.texts, knobs)
+            outcome = "ok"
+        finally:
+            seconds = time.perf_counter() - started
+            core.measures.ended(knobs.mode, outcome, seconds)
+            _log(http, outcome, len(request.texts), seconds)
+        for decision in decisions:
+            core.measures.decided(knobs.mode, decision)
+        answers = [
+            await _settled(core, decider, text, d) for text, d in zip(request.texts, decisions, strict=True)
+        ]
+        return api.Classified(artefact=decider.artefact.manifest["version"], results=answers)
+
+
+def _knobs(core: Core, decider: Decider, request: api.Limits) -> Knobs:
+    """What a request asks for, checked against the artefact."""
+    names = decider.artefact.experts
+    for key, given in (("allow", request.allow), ("deny", request.deny)):
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            raise api.ApiError(
+                422, "unknown_expert", f"{key}: no expert {unknown[0]!r}; allowed: {', '.join(names)}"
+            )
+    default = core.serving.router.rate
+    rate = decider.artefact.manifest["rate"] if default is None else default
+    return Knobs(
+        rate=rate if request.rate is None else request.rate,
+        max_cost=request.max_cost,
+        max_experts=request.max_experts,
+        min_experts=request.min_experts,
+        deadline_s=(request.deadline_ms or core.serving.router.deadline_ms) / 1e3,
+        allow=request.allow,
+        deny=request.deny,
+        mode=request.mode,
+    )
+
+
+def _begun(decider: Decider, knobs: Knobs) -> Any:  # noqa: ANN401
+    try:
+        return decider.begin(1, knobs)
+    except ValueError as error:
+        closed = [caller.name for caller in decider.callers if not caller.available]
+        if closed:
+            message = f"{error}; unavailable: {', '.join(closed)}"
+            raise api.ApiError(503, "no_expert", message, **{"Retry-After": "1"}) from None
+        raise api.ApiError(422, "no_expert", str(error)) from None
+
+
+async def _decided(decider: Decider, texts: list[str], knobs: Knobs) -> list[Decision]:
+    _begun(decider, knobs)
+    try:
+        return await decider.decide(texts, knobs)
+    except NobodyError as error:
+        raise api.ApiError(
+            503, "no_expert", f"no expert has answered: {error}", **{"Retry-After": "1"}
+        ) from None
+
+
+async def _settled(core: Core, decider: Decider, text: str, decision: Decision) -> api.Labelled:
+    """The answer, by what is done about texts unlike anything stored."""
+    manifest, router = decider.artefact.manifest, core.serving.router
+    answer: int | None = int(decider.artefact.policy.classes_[decision.answer])
+    if decision.unseen and router.unseen == "abstain":
+        answer = None
+    elif decision.unseen and router.unseen == "default":
+        only = Knobs(rate=0.0, allow=[str(router.default_expert)], mode="single")
+        (decision,) = await _decided(decider, [text], only)
+        answer = int(decider.artefact.policy.classes_[decision.answer])
+    return api.labelled(decision, manifest["classes"], manifest["unit"], answer)
+
+
+def _about(decider: Decider) -> api.ArtefactInfo:
+    manifest = decider.artefact.manifest
+    keys = ("version", "name", "kind", "answer", "classes", "unit", "stored")
+    return api.ArtefactInfo(
+        **{key: manifest[key] for key in keys},
+        **{"lambda": manifest["rate"]},
+        experts=[
+            api.ExpertInfo(name=expert["name"], price=expert["price"], available=caller.available)
+            for expert, caller in zip(manifest["experts"], decider.callers, strict=True)
+        ],
+        calibration=[api.Expected(**point) for point in manifest["calibration"]],
+    )
+
+
+class Guard:
+    """Before a request is read: its key and its size."""
+
+    def __init__(self, app: Any, core: Core) -> None:  # noqa: ANN401
+        self.app, self.core = app, core
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
+        try:
+            known = not self.core.keys or scope["path"] in OPEN
+            if not known and not access.allowed(headers.get("authorization"), self.core.keys):
+                message = "give an API key: Authorization: Bearer KEY"
+                raise api.ApiError(401, "invalid_api_key", message, **{"WWW-Authenticate": "Bearer"})
+            await self.app(scope, self._counted(headers, receive), send)
+        except api.ApiError as error:
+            await JSONResponse(error.body, error.status, error.headers)(scope, receive, send)
+
+    def _counted(self, headers: dict[str, str], receive: Receive) -> Receive:
+        """The body, as far as it is not too large."""
+        most, seen = self.core.serving.router.max_body_bytes, 0
+        too_large = api.ApiError(413, "too_large", f"the body is larger than {most} bytes")
+        if headers.get("content-length", "0").isdecimal() and int(headers.get("content-length", "0")) > most:
+            raise too_large
+
+        async def counted() -> MutableMapping[str, Any]:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > most:
+                raise too_large
+            return message
+
+        return counted
+
+
+async def _api_error(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
+    assert isinstance(error, api.ApiError)  # noqa: S101 - what it was registered for
+    return JSONResponse(error.body, error.status, error.headers)
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
+    assert isinstance(error, HTTPException)  # noqa: S101 - what it was registered for
+    found = api.ApiError(error.status_code, "http_error", str(error.detail))
+    return JSONResponse(found.body, error.status_code, dict(error.headers or {}))
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - what it was registered for
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"][1:]) or "body"
+    return JSONResponse(api.ApiError(422, "invalid_request", f"{place}: {first['msg']}").body, 422)
+
+
+def _log(request: Request, outcome: str, texts: int, seconds: float) -> None:
+    line = {
+        "request_id": request.headers.get("x-request-id"),
+        "path": request.url.path,
+        "outcome": outcome,
+        "texts": texts,
+        "ms": round(1e3 * seconds, 2),
+    }
+    LOG.info(json.dumps(line))
