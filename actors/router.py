@@ -28,6 +28,8 @@ from configs.schema.expert import ExpertSpec
 from configs.schema.serve import Serving
 
 RETRY_S = 1.0
+STARTS = 2
+"""How often a router that does not start, or refuses an artefact, is started again."""
 CANARIES = 16
 """Stored items that a new artefact must decide about before it is used."""
 
@@ -70,6 +72,7 @@ def build(args: Serving) -> serve.Application:
         ray_actor_options={"num_cpus": args.router.num_cpus},
         max_ongoing_requests=args.router.max_ongoing,
         max_queued_requests=args.router.max_queued,
+        max_constructor_retry_count=STARTS,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=RETRY_S),
         user_config={"artefact": args.artefact, "version": manifest["version"]},
     ).bind(args.model_dump(mode="json"), experts)

@@ -212,26 +212,36 @@ class Guard:
             if not known and not access.allowed(headers.get("authorization"), self.core.keys):
                 message = "give an API key: Authorization: Bearer KEY"
                 raise api.ApiError(401, "invalid_api_key", message, **{"WWW-Authenticate": "Bearer"})
-            await self.app(scope, self._counted(headers, receive), send)
+            await self.app(scope, await self._read(headers, receive), send)
         except api.ApiError as error:
             await JSONResponse(error.body, error.status, error.headers)(scope, receive, send)
 
-    def _counted(self, headers: dict[str, str], receive: Receive) -> Receive:
-        """The body, as far as it is not too large."""
-        most, seen = self.core.serving.router.max_body_bytes, 0
-        too_large = api.ApiError(413, "too_large", f"the body is larger than {most} bytes")
-        if headers.get("content-length", "0").isdecimal() and int(headers.get("content-length", "0")) > most:
-            raise too_large
-
-        async def counted() -> MutableMapping[str, Any]:
-            nonlocal seen
+    async def _read(self, headers: dict[str, str], receive: Receive) -> Receive:
+        """Read the body, unless it is too large; what it is handed on as."""
+        most = self.core.serving.router.max_body_bytes
+        length = headers.get("content-length", "0")
+        parts: list[bytes] = []
+        more, size = True, int(length) if length.isdecimal() else 0
+        while more and size <= most:
             message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > most:
-                raise too_large
-            return message
+            if message["type"] != "http.request":
+                return _once(message, receive)
+            parts.append(message.get("body", b""))
+            size = max(size, sum(map(len, parts)))
+            more = message.get("more_body", False)
+        if size > most:
+            raise api.ApiError(413, "too_large", f"the body is larger than {most} bytes")
+        return _once({"type": "http.request", "body": b"".join(parts), "more_body": False}, receive)
 
-        return counted
+
+def _once(message: MutableMapping[str, Any], receive: Receive) -> Receive:
+    """A message, and then what else comes."""
+    waiting = [message]
+
+    async def found() -> MutableMapping[str, Any]:
+        return waiting.pop() if waiting else await receive()
+
+    return found
 
 
 async def _api_error(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001

@@ -1,0 +1,92 @@
+"""An artefact of two small classifiers, and a router for it without Serve."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from actors.experts.base import load_expert
+from actors.router import artefact_at, specs_of, try_out
+from actors.routing import artefact
+from actors.serving import access
+from actors.serving.calls import Breaker, Caller
+from actors.serving.deciding import Decider
+from actors.serving.http import application
+from actors.serving.measures import Measures
+from configs.schema.foe import FoeConfig
+from configs.schema.serve import Serving
+from tests.actors.routing.conftest import fuse
+from tests.experts import classifier, write_items
+
+RATES = [0.0, 0.02, 0.2]
+
+
+@pytest.fixture(scope="session")
+def published(ray_session, small, tmp_path_factory) -> Path:
+    """A run of two experts: a cheap one that is often right, and a dear one."""
+    folder = tmp_path_factory.mktemp("published")
+    pool = [
+        {**classifier("cheap", small / "linear", temperature=3), "num_cpus": 0.2, "price_per_call": 1},
+        {**classifier("dear", small / "linear"), "num_cpus": 0.2, "price_per_call": 4},
+    ]
+    live = {"kind": "live", "items": {"path": str(write_items(folder, 90))}, "pool": pool}
+    data = {"job": "foe", "name": "films", "experts": live, "fusers": ["knn"], "features": {"prompt": False}}
+    data["policy"] = {"fusers": ["knn"], "neighbours": 5, "sample": 10, "rates": RATES}
+    return Path(fuse(FoeConfig.model_validate(data), folder / "run")[1].uri)
+
+
+class Site:
+    """A router whose experts are in this process, behind its HTTP application."""
+
+    def __init__(self, run: Path, asks: dict[str, Callable[..., Any]], **changes: Any) -> None:
+        self.serving = Serving.model_validate({"artefact": str(run), **changes})
+        loaded = artefact.read(artefact_at(str(run)))
+        try_out(loaded)
+        specs = specs_of(self.serving, loaded.manifest)
+        labels = loaded.manifest["classes"]
+        models = {spec.name: load_expert(spec, labels, 0) for spec in specs}
+
+        def answering(name: str) -> Callable[..., Any]:
+            async def ask(texts: Sequence[str]) -> Any:
+                return models[name].answer(texts)
+
+            return asks.get(name, ask)
+
+        breakers = {spec.name: Breaker(self.serving.router.circuit) for spec in specs}
+        callers = [
+            Caller(s.name, answering(s.name), self.serving.service_of(s.name), breakers[s.name])
+            for s in specs
+        ]
+        self.decider = Decider(loaded, specs, callers)
+        self.app = application(
+            SimpleNamespace(
+                serving=self.serving,
+                decider=self.decider,
+                measures=Measures(),
+                keys=access.digests(self.serving.access),
+            )
+        )
+
+    def __call__(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Send a request."""
+
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://site") as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(send())
+
+    def classify(self, *texts: str, **knobs: Any) -> httpx.Response:
+        """Ask for labels."""
+        return self("POST", "/v1/classify", json={"texts": list(texts), **knobs})
+
+
+@pytest.fixture
+def site(published) -> Callable[..., Site]:
+    """Makes a router; `asks` replaces how experts are asked."""
+    return lambda asks=None, **changes: Site(published, asks or {}, **changes)

@@ -1,0 +1,176 @@
+"""The endpoint's contract, by its own application, with real models in this process."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from ray.exceptions import RayActorError
+
+from actors.router import artefact_at
+from actors.routing import artefact
+from actors.serving import access
+from tests.experts import texts
+
+pytestmark = pytest.mark.ray
+FILMS = [text for text, _ in texts(12)]
+
+
+def dead(_texts):
+    raise RayActorError
+
+
+async def slow(_texts):
+    await asyncio.sleep(30)
+
+
+def trace(response, place=0):
+    return response.json()["results"][place]["trace"]
+
+
+def asked(response, place=0):
+    return [step["expert"] for step in trace(response, place)["steps"] if step["error"] is None]
+
+
+def test_labels_are_those_that_the_policy_gives(site, published):
+    here = site()
+    response = here.classify(*FILMS, **{"lambda": 0.02})
+    assert response.status_code == 200, response.text
+    loaded = artefact.read(artefact_at(str(published)))
+    pool_order = loaded.experts
+    outputs = []
+    for caller in here.decider.callers:
+        outputs.append(np.stack([a.vector for a in asyncio.run(caller.ask(FILMS))]))
+    (walks,) = loaded.policy.sweep(np.concatenate(outputs, axis=1), [0.02])
+    found = response.json()
+    assert found["artefact"] == loaded.manifest["version"]
+    classes = loaded.manifest["classes"]
+    assert [r["label"] for r in found["results"]] == [classes[a] for a in walks.answers]
+    for row, result in enumerate(found["results"]):
+        order = [pool_order[e] for e in walks.order[row] if e >= 0]
+        assert [step["expert"] for step in result["trace"]["steps"]] == order
+        assert result["trace"]["cost"] == pytest.approx(walks.spent[row])
+        assert result["trace"]["stopped"] == walks.reasons[row]
+        assert sum(result["scores"].values()) == pytest.approx(1)
+
+
+def test_knobs_do_what_they_say(site):
+    here = site()
+    assert asked(here.classify(FILMS[0], mode="full")) == ["cheap", "dear"]
+    assert len(asked(here.classify(FILMS[0], mode="single"))) == 1
+    assert asked(here.classify(FILMS[0], mode="full", deny=["cheap"])) == ["dear"]
+    assert asked(here.classify(FILMS[0], allow=["cheap"], min_experts=2)) == ["cheap"]
+    assert asked(here.classify(FILMS[0], min_experts=2)) in (["cheap", "dear"], ["dear", "cheap"])
+    cheap = here.classify(FILMS[0], max_cost=1.5, min_experts=2)
+    assert asked(cheap) == ["cheap"] and trace(cheap)["stopped"] == "budget"
+    assert trace(here.classify(FILMS[0], max_experts=1))["stopped"] in {"limit", "gain"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"texts": []}, 422, "texts: List should have at least 1 item"),
+        ({"texts": ["a"], "lamda": 1}, 422, "lamda: Extra inputs"),
+        ({"texts": ["a"], "lambda": -1}, 422, "lambda: "),
+        ({"texts": ["a"], "allow": ["nobody"]}, 422, "allow: no expert 'nobody'; allowed: cheap, dear"),
+        ({"texts": ["a"], "max_cost": 0.5}, 422, "no expert that may be asked costs as little"),
+        ({"texts": ["a"], "allow": ["cheap"], "deny": ["cheap"]}, 422, "no expert that may be asked"),
+        ({"texts": ["a"] * 300}, 413, "texts: 300; at most 256"),
+        ({}, 422, "texts: Field required"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(site, body, status, words):
+    response = site()("POST", "/v1/classify", json=body)
+    assert response.status_code == status
+    error = response.json()["error"]
+    assert words in error["message"] and "\n" not in error["message"]
+    assert set(error) == {"message", "type", "code", "param"}
+
+
+def test_bodies_that_are_too_large_are_not_read(site):
+    here = site(router={"max_body_bytes": 1000})
+
+    async def parts():
+        for _ in range(4):
+            yield b" " * 400
+
+    for content in (b"x" * 1001, parts()):
+        response = here("POST", "/v1/classify", content=content)
+        assert response.status_code == 413
+        assert response.json()["error"]["message"] == "the body is larger than 1000 bytes"
+
+
+def test_an_expert_that_fails_is_left_out_and_named(site):
+    here = site({"cheap": dead}, service={"retries": 0})
+    response = here.classify(FILMS[0], mode="full")
+    assert response.status_code == 200
+    assert asked(response) == ["dear"]
+    (failed,) = [step for step in trace(response)["steps"] if step["error"]]
+    assert failed["expert"] == "cheap" and "actor" in failed["error"]
+    assert trace(response)["cost"] == 5  # the call that failed has its price
+
+
+def test_when_nobody_answers_the_reasons_are_given_and_the_circuit_opens(site):
+    here = site(
+        {"cheap": dead, "dear": dead},
+        service={"retries": 0},
+        router={"circuit": {"failures": 2, "cool_down_s": 60}},
+    )
+    for _ in range(2):
+        response = here.classify(FILMS[0])
+        assert response.status_code == 503
+        assert response.headers["retry-after"] == "1"
+        message = response.json()["error"]["message"]
+        assert "cheap: " in message and "dear: " in message
+    response = here.classify(FILMS[0])
+    assert response.status_code == 503
+    assert "unavailable: cheap, dear" in response.json()["error"]["message"]
+    assert here("POST", "/v1/route", json={}).status_code == 503
+    assert not any(e["available"] for e in here("GET", "/v1/artefact").json()["experts"])
+
+
+def test_a_request_in_a_hurry_gets_what_is_known_or_an_error(site):
+    response = site({"dear": slow}).classify(FILMS[0], min_experts=2, deadline_ms=300)
+    assert response.status_code == 200
+    assert asked(response) == ["cheap"]
+    response = site({"dear": slow, "cheap": slow}).classify(FILMS[0], deadline_ms=200)
+    assert response.status_code == 503
+    assert "no answer within" in response.json()["error"]["message"]
+
+
+def test_keys_are_needed_where_there_are_any(site, monkeypatch):
+    monkeypatch.setenv("KEYS", f"first sha256:{access.digest('second')}")
+    here = site(access={"keys_env": "KEYS"})
+    assert here("GET", "/health").status_code == 200
+    for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "first"}):
+        response = here("GET", "/v1/models", headers=header)
+        assert response.status_code == 401
+        assert response.json()["error"]["code"] == "invalid_api_key"
+    for key in ("first", "second"):
+        assert here("GET", "/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("router", "label"),
+    [({"unseen": "abstain"}, False), ({"unseen": "default", "default_expert": "dear"}, True)],
+)
+def test_texts_unlike_anything_stored(site, router, label):
+    here = site(router=router)
+    here.decider.limits = {"0": [0, -1, 0], "1": [0, -1, 0], "0,1": [0, -1, 0]}  # everything is beyond
+    response = here.classify(FILMS[0])
+    assert trace(response)["unseen"] is True
+    assert (response.json()["results"][0]["label"] is not None) == label
+    assert not label or asked(response) == ["dear"]
+
+
+def test_the_artefact_and_routes_are_described(site, published):
+    here = site()
+    about = here("GET", "/v1/artefact").json()
+    assert [e["name"] for e in about["experts"]] == ["cheap", "dear"]
+    assert [point["lambda"] for point in about["calibration"]] == [0.0, 0.02, 0.2]
+    route = here("POST", "/v1/route", json={"lambda": 0.2, "deny": ["cheap"]}).json()
+    assert route["first"] == ["dear"] and route["expected"]["lambda"] == 0.2
+    assert here("GET", "/v1/models").json()["data"][0]["id"] == "amalgam"
+    schema = here("GET", "/openapi.json").json()
+    assert {"/v1/classify", "/v1/route", "/v1/artefact", "/v1/models", "/health"} == set(schema["paths"])
+    assert schema["components"]["schemas"]["ClassifyRequest"]["examples"]
+    assert here("GET", "/").text.startswith("<!doctype html>")

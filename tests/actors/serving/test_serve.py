@@ -1,0 +1,112 @@
+"""The router on Ray Serve: real replicas, killed, and a new artefact while it runs."""
+
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from ray import serve
+
+from actors.router import build
+from actors.routing import artefact
+from cluster.storage import Storage
+from configs.schema.base import ConfigError
+from configs.schema.serve import Serving
+from tests.experts import texts
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+FILMS = [text for text, _ in texts(12)]
+SMALL = {"num_cpus": 0.2, "retries": 0, "timeout_s": 20}
+
+
+@pytest.fixture(scope="module")
+def place(published, tmp_path_factory) -> Path:
+    """A copy of the artefact, which may be replaced."""
+    return Path(shutil.copytree(published / "artefact", tmp_path_factory.mktemp("place") / "artefact"))
+
+
+def serving(place: Path) -> Serving:
+    """Two replicas of the router, one of each expert."""
+    router = {"num_cpus": 0.2, "circuit": {"failures": 2, "cool_down_s": 2}}
+    return Serving.model_validate({"artefact": str(place), "service": SMALL, "router": router})
+
+
+@pytest.fixture(scope="module")
+def url(place) -> str:
+    """Where the router listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    serve.run(build(serving(place)), name="films")
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+
+
+def classify(url: str, **knobs) -> httpx.Response:
+    """Ask for labels of a few texts."""
+    return httpx.post(f"{url}/v1/classify", json={"texts": FILMS, **knobs}, timeout=60)
+
+
+def eventually(what: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_answers_are_those_without_serve(url, site):
+    here, there = site().classify(*FILMS, mode="full").json(), classify(url, mode="full").json()
+    assert there["artefact"] == here["artefact"]
+    assert [r["label"] for r in there["results"]] == [r["label"] for r in here["results"]]
+    assert [r["scores"] for r in there["results"]] == [r["scores"] for r in here["results"]]
+
+
+def test_a_killed_expert_is_left_out_until_it_is_back(url):
+    below = psutil.Process().children(recursive=True)
+    (victim,) = [process for process in below if "expert-cheap" in " ".join(process.cmdline())]
+    victim.kill()
+    responses = [classify(url, mode="full") for _ in range(4)]
+    assert {response.status_code for response in responses} == {200}
+    for response in responses:
+        for result in response.json()["results"]:
+            assert "dear" in [s["expert"] for s in result["trace"]["steps"] if s["error"] is None]
+
+    def back() -> bool:
+        found = [classify(url, mode="full").json() for _ in range(3)]
+        steps = [s for one in found for r in one["results"] for s in r["trace"]["steps"]]
+        return sum(s["error"] is None for s in steps) == 3 * 2 * len(FILMS)
+
+    eventually(back)
+
+
+def test_a_new_artefact_takes_over_and_a_broken_one_does_not(url, place, tmp_path):
+    old = httpx.get(f"{url}/health").json()["artefact"]
+    loaded = artefact.read(Storage(str(place)))
+    loaded.manifest["rate"] = 0.2
+    new = artefact.write(loaded, Storage(str(tmp_path / "new")))
+    assert new != old
+    serve.run(build(serving(tmp_path / "new")), name="films")
+    eventually(lambda: {httpx.get(f"{url}/health").json()["artefact"] for _ in range(6)} == {new})
+    broken = shutil.copytree(tmp_path / "new", tmp_path / "broken")
+    (broken / "stored.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(RuntimeError):
+        serve.run(build(serving(broken)), name="films")
+    assert {httpx.get(f"{url}/health").json()["artefact"] for _ in range(6)} == {new}
+    assert classify(url).status_code == 200
+
+
+def test_experts_that_nobody_can_start_are_named(place, tmp_path):
+    loaded = artefact.read(Storage(str(place)))
+    loaded.manifest["served"] = loaded.manifest["served"][:1]
+    artefact.write(loaded, Storage(str(tmp_path / "lacking")))
+    with pytest.raises(ConfigError, match="does not say how to start dear"):
+        build(serving(tmp_path / "lacking"))
+    args = serving(place).model_copy(update={"services": {"cheep": serving(place).service}})
+    with pytest.raises(ConfigError, match="the artefact knows no 'cheep'; it knows cheap, dear"):
+        build(args)
