@@ -1,0 +1,24 @@
+"""The deployment file that ships is one that Serve takes, and whose arguments are those of the router."""
+
+import yaml
+from ray.serve.schema import DeploymentSchema, ServeApplicationSchema, ServeDeploySchema
+
+from configs.load import PACKAGE_ROOT
+from configs.schema.serve import Serving
+
+FILE = PACKAGE_ROOT / "cluster/serve.yaml"
+
+
+def test_the_deployment_file_is_valid_and_has_no_unknown_keys():
+    content = yaml.safe_load(FILE.read_text())
+    schema = ServeDeploySchema.model_validate(content)
+    assert set(content) <= set(ServeDeploySchema.model_fields)
+    (application,) = content["applications"]
+    assert set(application) <= set(ServeApplicationSchema.model_fields)
+    for deployment in application.get("deployments", []):  # Serve itself ignores unknown keys here
+        assert set(deployment) <= set(DeploymentSchema.model_fields)
+    assert schema.applications[0].import_path == "actors.router:build"
+    serving = Serving.model_validate(application["args"])
+    assert serving.access.required
+    limit = content["http_options"]["request_timeout_s"]
+    assert limit > serving.router.deadline_ms / 1e3
