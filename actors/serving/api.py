@@ -38,6 +38,45 @@ class ClassifyRequest(Limits):
     texts: list[Text] = Field(min_length=1, description="The texts.")
 
 
+class Part(BaseModel):
+    """A part of a message; only text is read."""
+
+    type: Literal["text"] = "text"
+    text: Text
+
+
+class Message(BaseModel):
+    """A message of a chat."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Text | list[Part] | None = None
+
+    @property
+    def text(self) -> str:
+        """What it says."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content or ())
+
+
+class ChatRequest(Limits):
+    """A chat, as OpenAI's clients send it; what is not described here is ignored."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        json_schema_extra={
+            "examples": [
+                {"model": "amalgam", "messages": [{"role": "user", "content": "A clever, warm film."}]}
+            ]
+        },
+    )
+
+    model: str = Field("amalgam", description="`amalgam`, or `amalgam-LAMBDA`.")
+    messages: list[Message] = Field(min_length=1, description="The last one of the user is answered.")
+    stream: bool = Field(False, description="Send the answer as server-sent events.")
+    n: Literal[1] = Field(1, description="Answers; there is one.")
+
+
 class RouteRequest(Limits):
     """A dry run: nobody is asked."""
 
@@ -79,6 +118,41 @@ class Classified(BaseModel):
     object: Literal["list"] = "list"
     artefact: str
     results: list[Labelled]
+
+
+class Said(BaseModel):
+    """The answer of a chat."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+
+
+class Choice(BaseModel):
+    """The one choice there is."""
+
+    index: int = 0
+    message: Said
+    finish_reason: Literal["stop"] = "stop"
+
+
+class Usage(BaseModel):
+    """Tokens of all experts that were asked."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Chat(BaseModel):
+    """The answer, as OpenAI's clients read it, with the trace."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    amalgam: Trace
 
 
 class Expected(BaseModel):
@@ -151,6 +225,13 @@ class ApiError(Exception):
         """The body, as OpenAI's clients read it."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
         return {"error": {"message": str(self), "type": kind, "code": self.code, "param": None}}
+
+
+def usage(decision: Decision) -> Usage:
+    """Tokens of a decision's calls."""
+    read = sum(call.prompt_tokens for call in decision.calls)
+    written = sum(call.completion_tokens for call in decision.calls)
+    return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
 
 
 def labelled(decision: Decision, classes: list[str], unit: str, answer: int | None) -> Labelled:

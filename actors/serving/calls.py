@@ -68,7 +68,7 @@ class Caller:
 
         CallError when it does not answer at all until `until` (of `time.monotonic`), or in its own time.
         """
-        problem = "its circuit is open"
+        problem = "no time was left" if self.available else "its circuit is open"
         for attempt in range(1 + self.service.retries):
             left = until - time.monotonic() - (PAUSE_S * 2 ** (attempt - 1) if attempt else 0)
             if not self.breaker.closed or left <= 0:

@@ -8,11 +8,12 @@ an output of zeros.
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
+from actors.experts.base import Answer
 from actors.routing.artefact import Artefact
 from actors.routing.assembling import label_rows
 from actors.serving.calls import Caller, CallError
@@ -27,7 +28,11 @@ P95 = 1
 
 
 class NobodyError(Exception):
-    """No expert has answered; the message says why of each."""
+    """No expert has answered; the message says why of each, `late` whether the time was up."""
+
+    def __init__(self, why: str, *, late: bool) -> None:
+        super().__init__(why)
+        self.late = late
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ class Called:
     """Expected loss after its answer, as far as it was computed."""
     best: float | None = None
     """The lowest that asking further promised, its price included."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,8 @@ class Decider:
             row = int(np.flatnonzero(found.answers < 0)[0])
             said = [f"{call.expert}: {call.error}" for call in heard[row] if call.error]
             closed = [f"{c.name}: its circuit is open" for c in self.callers if not c.available]
-            raise NobodyError("; ".join(said + closed) or "nobody may be asked")
+            late = time.monotonic() >= until
+            raise NobodyError("; ".join(said + closed) or "nobody may be asked", late=late)
         return [self._decision(found, row, heard[row]) for row in range(len(texts))]
 
     def begin(self, size: int, knobs: Knobs) -> Walk:
@@ -141,30 +149,26 @@ class Decider:
     ) -> None:
         """Ask experts side by side, and tell the walk what they say, or that they do not."""
         calls = (self._call(expert, [texts[row] for row in rows], until) for expert, rows in wanted.items())
-        for (expert, rows), (outputs, errors, took) in zip(
-            wanted.items(), await asyncio.gather(*calls), strict=True
-        ):
-            good = np.array([error is None for error in errors])
+        for (expert, rows), (answers, took) in zip(wanted.items(), await asyncio.gather(*calls), strict=True):
+            good = np.array([answer.error is None for answer in answers])
             if good.any():
+                outputs = label_rows(self.specs[expert], answers, self.artefact.manifest["classes"])
                 walk.tell(expert, rows[good], outputs[good])
             if not good.all():
                 walk.lost(expert, rows[~good])
-            for row, error in zip(rows.tolist(), errors, strict=True):
-                heard[row].append(Called(self.artefact.experts[expert], took, error))
+            name = self.artefact.experts[expert]
+            for row, a in zip(rows.tolist(), answers, strict=True):
+                tokens = {"prompt_tokens": a.prompt_tokens, "completion_tokens": a.completion_tokens}
+                heard[row].append(Called(name, took, a.error, **tokens))
 
-    async def _call(
-        self, expert: int, texts: Sequence[str], until: float
-    ) -> tuple[Floats, list[str | None], float]:
-        """Outputs (r, d_k) of an expert, why it has none, and the time it took in milliseconds."""
+    async def _call(self, expert: int, texts: Sequence[str], until: float) -> tuple[list[Answer], float]:
+        """The answers of an expert, and the time it took in milliseconds."""
         started = time.perf_counter()
-        classes = self.artefact.manifest["classes"]
         try:
             answers = await self.callers[expert](texts, until)
         except CallError as error:
-            took = 1e3 * (time.perf_counter() - started)
-            return np.empty((len(texts), 0)), [str(error)] * len(texts), took
-        took = 1e3 * (time.perf_counter() - started)
-        return label_rows(self.specs[expert], answers, classes), [a.error for a in answers], took
+            answers = [Answer(error=str(error))] * len(texts)
+        return answers, 1e3 * (time.perf_counter() - started)
 
     def _decision(self, found: Walks, row: int, heard: Sequence[Called]) -> Decision:
         names = self.artefact.experts
@@ -181,15 +185,16 @@ class Decider:
         return Decision(
             int(found.answers[row]),
             found.scores[row] / total if total > 0 else found.scores[row],
-            tuple(
-                Called(c.expert, round(c.latency_ms, 3), c.error, *losses.get(c.expert, (None, None)))
-                for c in calls
-            ),
+            tuple(_judged(call, *losses.get(call.expert, (None, None))) for call in calls),
             str(found.reasons[row]),
             float(found.spent[row]),
             distance,
             None if limit is None else distance > limit[P95],
         )
+
+
+def _judged(call: Called, current: float | None, best: float | None) -> Called:
+    return replace(call, latency_ms=round(call.latency_ms, 3), current=current, best=best)
 
 
 def _number(value: float) -> float | None:

@@ -3,14 +3,15 @@
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from importlib.resources import files
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from actors.serving import access, api
@@ -20,6 +21,7 @@ from configs import __version__
 from configs.schema.serve import Serving
 
 LOG = logging.getLogger("ray.serve")
+MODEL = "amalgam"
 OPEN = {"/", "/health", "/openapi.json", "/docs"}
 """Paths that need no key."""
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -80,7 +82,7 @@ def _add_paths(app: FastAPI, core: Core) -> None:
 
     @app.get("/v1/models", summary="Names that requests may give as their model")
     async def models() -> api.Models:
-        return api.Models(data=[api.Model(id="amalgam")])
+        return api.Models(data=[api.Model(id=MODEL)])
 
     @app.get("/v1/artefact", summary="The artefact that decides, and what its rates buy")
     async def artefact() -> api.ArtefactInfo:
@@ -104,24 +106,83 @@ def _add_paths(app: FastAPI, core: Core) -> None:
 
     @app.post("/v1/classify", summary="Labels of texts, and how they came about")
     async def classify(request: api.ClassifyRequest, http: Request) -> api.Classified:
-        decider, started = core.decider, time.perf_counter()
-        most = core.serving.router.max_texts
+        decider, most = core.decider, core.serving.router.max_texts
         if len(request.texts) > most:
             raise api.ApiError(413, "too_many_texts", f"texts: {len(request.texts)}; at most {most}")
-        knobs, outcome = _knobs(core, decider, request), "error"
-        try:
-            decisions = await _decided(decider, request.texts, knobs)
-            outcome = "ok"
-        finally:
-            seconds = time.perf_counter() - started
-            core.measures.ended(knobs.mode, outcome, seconds)
-            _log(http, outcome, len(request.texts), seconds)
+        pairs = await _answered(core, decider, http, request.texts, _knobs(core, decider, request))
+        results = [answer for answer, _ in pairs]
+        return api.Classified(artefact=decider.artefact.manifest["version"], results=results)
+
+    @app.post("/v1/chat/completions", summary="The same for OpenAI's clients", response_model=api.Chat)
+    async def chat(request: api.ChatRequest, http: Request) -> Any:  # noqa: ANN401
+        decider = core.decider
+        if request.rate is None:
+            request.rate = _rate_of(request.model)
+        asked = [message.text for message in request.messages if message.role == "user"]
+        if not asked:
+            raise api.ApiError(422, "invalid_request", "messages: none of them is the user's")
+        ((answer, decision),) = await _answered(
+            core, decider, http, asked[-1:], _knobs(core, decider, request)
+        )
+        found = api.Chat(
+            id=f"chatcmpl-{uuid.uuid4().hex}",
+            created=int(time.time()),
+            model=request.model,
+            choices=[api.Choice(message=api.Said(content=answer.label))],
+            usage=api.usage(decision),
+            amalgam=answer.trace,
+        )
+        if request.stream:
+            return StreamingResponse(_events(found), media_type="text/event-stream")
+        return found
+
+
+def _rate_of(model: str) -> float | None:
+    """The lambda that a model's name asks for."""
+    name, dash, rate = model.partition("-")
+    try:
+        if name == MODEL and (not dash or float(rate) >= 0):
+            return float(rate) if dash else None
+    except ValueError:
+        pass
+    raise api.ApiError(404, "model_not_found", f"model: no {model!r}; allowed: {MODEL}, {MODEL}-LAMBDA")
+
+
+async def _events(found: api.Chat) -> AsyncIterator[str]:
+    """An answer as OpenAI's clients read a stream: who speaks, what is said, the end."""
+    shared = {"id": found.id, "created": found.created, "model": found.model}
+    said = found.choices[0]
+    deltas: list[tuple[dict[str, Any], str | None]] = [
+        ({"role": "assistant", "content": ""}, None),
+        ({"content": said.message.content or ""}, None),
+        ({}, said.finish_reason),
+    ]
+    for delta, end in deltas:
+        choice = {"index": 0, "delta": delta, "finish_reason": end}
+        chunk: dict[str, Any] = {**shared, "object": "chat.completion.chunk", "choices": [choice]}
+        if end:
+            chunk |= {"usage": found.usage.model_dump(), "amalgam": found.amalgam.model_dump()}
+        yield f"data: {json.dumps(chunk)}\n\n"
+    yield "data: [DONE]\n\n"
+
+
+async def _answered(
+    core: Core, decider: Decider, http: Request, texts: list[str], knobs: Knobs
+) -> list[tuple[api.Labelled, Decision]]:
+    """Answers to texts, counted and logged."""
+    outcome, started = "error", time.perf_counter()
+    try:
+        decisions = await _decided(decider, texts, knobs)
         for decision in decisions:
             core.measures.decided(knobs.mode, decision)
-        answers = [
-            await _settled(core, decider, text, d) for text, d in zip(request.texts, decisions, strict=True)
-        ]
-        return api.Classified(artefact=decider.artefact.manifest["version"], results=answers)
+        pairs = zip(texts, decisions, strict=True)
+        found = [(await _settled(core, decider, text, decision), decision) for text, decision in pairs]
+        outcome = "ok"
+        return found
+    finally:
+        seconds = time.perf_counter() - started
+        core.measures.ended(knobs.mode, outcome, seconds)
+        _log(http, outcome, len(texts), seconds)
 
 
 def _knobs(core: Core, decider: Decider, request: api.Limits) -> Knobs:
@@ -163,9 +224,10 @@ async def _decided(decider: Decider, texts: list[str], knobs: Knobs) -> list[Dec
     try:
         return await decider.decide(texts, knobs)
     except NobodyError as error:
-        raise api.ApiError(
-            503, "no_expert", f"no expert has answered: {error}", **{"Retry-After": "1"}
-        ) from None
+        message = f"no expert has answered: {error}"
+        if error.late:
+            raise api.ApiError(408, "deadline", f"{message}; deadline_ms was up") from None
+        raise api.ApiError(503, "no_expert", message, **{"Retry-After": "1"}) from None
 
 
 async def _settled(core: Core, decider: Decider, text: str, decision: Decision) -> api.Labelled:

@@ -133,7 +133,7 @@ def test_a_request_in_a_hurry_gets_what_is_known_or_an_error(site):
     assert response.status_code == 200
     assert asked(response) == ["cheap"]
     response = site({"dear": slow, "cheap": slow}).classify(FILMS[0], deadline_ms=200)
-    assert response.status_code == 503
+    assert response.status_code == 408
     assert "no answer within" in response.json()["error"]["message"]
 
 
@@ -171,6 +171,6 @@ def test_the_artefact_and_routes_are_described(site, published):
     assert route["first"] == ["dear"] and route["expected"]["lambda"] == 0.2
     assert here("GET", "/v1/models").json()["data"][0]["id"] == "amalgam"
     schema = here("GET", "/openapi.json").json()
-    assert {"/v1/classify", "/v1/route", "/v1/artefact", "/v1/models", "/health"} == set(schema["paths"])
+    assert {"/v1/classify", "/v1/route", "/v1/artefact", "/v1/models", "/health"} < set(schema["paths"])
     assert schema["components"]["schemas"]["ClassifyRequest"]["examples"]
     assert here("GET", "/").text.startswith("<!doctype html>")
