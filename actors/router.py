@@ -19,7 +19,7 @@ from actors.routing.artefact import Artefact
 from actors.serving import access
 from actors.serving.calls import Breaker, Caller
 from actors.serving.deciding import Decider
-from actors.serving.experts import asking, deployment
+from actors.serving.experts import ENCODER, Embedder, asking, deployment, embedding
 from actors.serving.http import application
 from actors.serving.measures import Measures
 from cluster.storage import Storage
@@ -54,6 +54,11 @@ def specs_of(serving: Serving, manifest: dict[str, Any]) -> list[ExpertSpec]:
             f"experts: the artefact does not say how to start {', '.join(lacking)} (recorded outputs?); "
             "describe them under `experts`"
         )
+    if manifest["answer"] == "expert" and any(e["vector"] is None for e in manifest["experts"]):
+        raise ConfigError(
+            "artefact: it was made of recorded responses, and does not say how responses become vectors; "
+            "serve that of a run with live experts"
+        )
     return [known[name] for name in names]
 
 
@@ -61,12 +66,14 @@ def build(args: Serving) -> serve.Application:
     """The application: a router, and a deployment per expert."""
     files = artefact_at(args.artefact)
     manifest = files.read_json(artefacts.MANIFEST)
-    if manifest["answer"] != "label":
-        raise ConfigError(f"{args.artefact}: routes among language models, which is not served yet")
     specs = specs_of(args, manifest)
     access.digests(args.access)  # a missing key is better noticed here
     labels, seed = manifest["classes"], manifest["settings"]["seed"]
     experts = {spec.name: deployment(spec, args.service_of(spec.name), labels, seed) for spec in specs}
+    if manifest["answer"] == "expert":
+        encoder = {"num_cpus": args.service.num_cpus, "num_gpus": 0}
+        spec = manifest["features"]["encoder"]
+        experts[ENCODER] = Embedder.options(ray_actor_options=encoder).bind(spec)
     router: serve.Application = Router.options(
         num_replicas=args.router.replicas,
         ray_actor_options={"num_cpus": args.router.num_cpus},
@@ -88,7 +95,7 @@ class Router:
         self.serving = Serving.model_validate(serving)
         self.handles, self.measures = experts, Measures()
         self.keys = access.digests(self.serving.access)
-        self.breakers = {name: Breaker(self.serving.router.circuit) for name in experts}
+        self.breakers = {name: Breaker(self.serving.router.circuit) for name in experts if name != ENCODER}
         self.decider: Decider
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -118,7 +125,8 @@ class Router:
             )
             for spec in specs
         ]
-        return Decider(loaded, specs, callers)
+        encoder = self.handles.get(ENCODER)
+        return Decider(loaded, specs, callers, encoder and embedding(encoder))
 
 
 def try_out(loaded: Artefact) -> None:

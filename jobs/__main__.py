@@ -161,6 +161,25 @@ def serve(
     job.main(artefact, overrides or [], config, address=address, host=host, port=port, plan=plan)
 
 
+@app.command(name="bench-serve")
+def bench_serve(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where `jobs serve` listens.")],
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time (closed loop).")] = 8,
+    rate: Annotated[
+        float | None, typer.Option(min=0.01, help="Requests a second, whatever comes back (open loop).")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="For how long.")] = 10.0,
+    texts: Annotated[str | None, typer.Option(metavar="FILE", help="Texts to send, one per line.")] = None,
+    key_env: Annotated[
+        str | None, typer.Option("--key-env", metavar="NAME", help="Environment variable with the API key.")
+    ] = None,
+) -> None:
+    """Load a served router for a while, and print latencies, throughput, experts asked, and errors."""
+    from jobs import bench_serve as job
+
+    job.main(url, concurrency=concurrency, rate=rate, seconds=seconds, texts=texts, key_env=key_env)
+
+
 def main() -> None:
     """Run the command line and turn errors into one line and an exit status."""
     from actors.routing.artefact import ArtefactError

@@ -53,8 +53,11 @@ def ray_session() -> Iterator[None]:
     """One Ray cluster of four logical CPUs for all tests marked `ray`."""
     import ray
 
+    from cluster.session import SPARE_WORKERS_MS
+
     folder = tempfile.mkdtemp(prefix="ray-")  # short: it becomes part of socket names
     os.environ["TMPDIR"] = folder
+    os.environ.update(RAY_idle_worker_killing_time_threshold_ms=str(SPARE_WORKERS_MS))
     ray.init(
         address="local",
         _temp_dir=folder,

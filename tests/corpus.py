@@ -111,10 +111,13 @@ def evaluation(n: int = 60) -> list[dict[str, str]]:
 
 
 def write(folder: Path) -> Path:
-    """Write `generations.parquet`, `eval.jsonl` and `job.yaml` into a folder."""
+    """Write `generations.parquet`, `eval.jsonl`, `job.yaml` and `quick.yaml`, which trains no transformer,
+    into a folder."""
     pq.write_table(pa.Table.from_pylist(rows()), folder / "generations.parquet")
     (folder / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in evaluation()))
     (folder / "job.yaml").write_text(yaml.safe_dump(config(folder), sort_keys=False))
+    quick = config(folder, name="quick", stm={"rounds": LINEAR, "final": LINEAR})
+    (folder / "quick.yaml").write_text(yaml.safe_dump(quick, sort_keys=False))
     return folder
 
 

@@ -10,7 +10,7 @@ Its version is the digest of its files. A wider one takes over what does not con
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,16 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from actors.routing import fitting, rehearsing
+from actors.routing.assembling import INPUTS, PROJECTIONS
 from actors.routing.pool import Pool
 from cluster.storage import Run, Step, Storage, StorageError, bytes_digest, digest
 from configs.schema.foe import Policy
 from fusion.routing import fusers
 from fusion.routing.policy import FrugalPolicy, FrugalRouter
+from fusion.routing.projection import Projection
 from fusion.routing.stored import Subset
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, ITEMS, STORED, TABLES, SUBSETS = (
     "manifest.json",
     "items.parquet",
@@ -48,6 +50,8 @@ class Artefact:
     policy: FrugalPolicy | FrugalRouter
     manifest: dict[str, Any]
     items: pa.Table
+    projections: Mapping[str, Projection] = field(default_factory=dict)
+    """What makes blocks of vectors of responses, by expert, and of the items' own (`inputs`)."""
 
     @property
     def experts(self) -> list[str]:
@@ -55,8 +59,8 @@ class Artefact:
         return [expert["name"] for expert in self.manifest["experts"]]
 
     def rate_for(self, *, cost: float | None = None, accuracy: float | None = None) -> float:
-        """The rate (lambda) that is most accurate within a mean cost, or the cheapest that is as accurate, on
-        stored items left out of their own decisions; ArtefactError when there is none."""
+        """The rate (lambda) that is most accurate within a mean cost, or the cheapest that is as accurate, in
+        rehearsals; ArtefactError when there is none."""
         points = self.manifest["calibration"]
         if cost is not None:
             fits = [point for point in points if point["cost"] <= cost]
@@ -84,6 +88,8 @@ def publish(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # 
     policy = fitting.policy_of(run, params, kind)
     fitting.load_parts(run, policy, kind, params["parts"][kind])
     policy.starts_ = {float(rate): order for rate, order in walked.read_json("starts.json").items()}
+    source = run.below(f"steps/{params['pool']}")
+    vectors = source.read_json("manifest.json").get("vectors", {})
     about = {
         "name": params["name"],
         "kind": kind,
@@ -98,13 +104,15 @@ def publish(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # 
         "features": params["features"],
         "served": [params["served"][name] for name in pool.about.experts if name in params["served"]],
         "experts": [
-            {"name": name, "price": price, "width": block.shape[1]}
+            {"name": name, "price": price, "width": block.shape[1], "vector": vectors.get(name)}
             for name, price, block in zip(
                 pool.about.experts, pool.expected_prices.tolist(), pool.blocks, strict=True
             )
         ],
     }
-    artefact = Artefact(policy, about, pool.items.take(rows))
+    made = load(source.read_bytes(PROJECTIONS)) if source.exists(PROJECTIONS) else {}
+    kept = {name: array for name, array in made.items() if _owner(name) in (*pool.about.experts, INPUTS)}
+    artefact = Artefact(policy, about, pool.items.take(rows), _projections(kept))
     version = write(artefact, run.below("artefact"))
     return {"version": version, "kind": kind}
 
@@ -118,6 +126,14 @@ def write(artefact: Artefact, files: Storage) -> str:
         contents[TABLES] = _packed({_name(s): table for s, table in policy.losses_.complete().items()})
     else:
         contents[SUBSETS] = _packed(_trained(policy))
+    if artefact.projections:
+        contents[PROJECTIONS] = _packed(
+            {
+                f"{name}.{part}": array
+                for name, projection in artefact.projections.items()
+                for part, array in projection.to_arrays().items()
+            }
+        )
     files.write_table(ITEMS, artefact.items)
     for name, content in contents.items():
         files.write_bytes(name, content)
@@ -159,7 +175,8 @@ def read(files: Storage) -> Artefact:
     else:
         _train_again(policy, manifest["kind"], load(contents[SUBSETS]))
     policy.starts_ = {entry["lambda"]: entry["order"] for entry in manifest["starts"]}
-    return Artefact(policy, manifest, files.read_table(ITEMS))
+    made = load(contents[PROJECTIONS]) if PROJECTIONS in contents else {}
+    return Artefact(policy, manifest, files.read_table(ITEMS), _projections(made))
 
 
 def schema_hash(manifest: Mapping[str, Any]) -> str:
@@ -207,7 +224,7 @@ def widened(artefact: Artefact, pool: Pool) -> Artefact:
     if old["answer"] == "label" or len(names) == len(artefact.experts):
         _take_over(wider, policy, new_items=bool(added))
     wider.find_starts([entry["lambda"] for entry in old["starts"]])
-    return Artefact(wider, manifest, pool.items.take(rows))
+    return Artefact(wider, manifest, pool.items.take(rows), artefact.projections)
 
 
 def _take_over(wider: Any, policy: Any, *, new_items: bool) -> None:  # noqa: ANN401
@@ -262,6 +279,18 @@ def _train_again(policy: Any, kind: fusers.Kind, arrays: Arrays) -> None:  # noq
     for subset, of in parts.items():
         left_out = of.pop("left_out")
         policy.losses_.add(subset, fitting.restored(policy, kind, subset, of), left_out)
+
+
+def _owner(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _projections(arrays: Arrays) -> dict[str, Projection]:
+    """The projections again, by whose vectors they are made for."""
+    parts: dict[str, Arrays] = {}
+    for name, array in arrays.items():
+        parts.setdefault(_owner(name), {})[name.rpartition(".")[2]] = array
+    return {owner: Projection.from_arrays(of) for owner, of in parts.items()}
 
 
 def _name(subset: Subset) -> str:

@@ -32,6 +32,8 @@ from fusion.routing.projection import Projection
 EMBEDS = {"num_cpus": 0.1}
 TEXTS = "texts.parquet"
 PROJECTIONS = "projections.safetensors"
+INPUTS = "inputs"
+"""Whose projection that of the items' own vectors is."""
 Floats = NDArray[np.float64]
 
 
@@ -81,6 +83,28 @@ def pool(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def price_of(spec: ExpertSpec, answer: Answer) -> float:
+    """What a call costs that gave an answer, by what the expert's configuration says."""
+    price, tokens = spec.price_per_call or 0.0, spec.price_per_million_tokens
+    if tokens is not None:
+        price += (answer.prompt_tokens * tokens.prompt + answer.completion_tokens * tokens.completion) / 1e6
+    return price
+
+
+def both(spec: ExpertSpec, text: str, answer: Answer) -> str:
+    """A generator's prompt for a text, with its answer: what is embedded where it gives no states."""
+    assert spec.model.kind == "generator"  # noqa: S101 - classifiers always have vectors
+    return f"{spec.model.prompt.replace('{text}', text)} {answer.text or ''}"
+
+
+def gists(spec: ExpertSpec, answers: Sequence[Answer], classes: Sequence[str]) -> list[str]:
+    """What answers say, in short: a label, a number or a few words; empty where there is none of these."""
+    if not spec.judges_labels:
+        return [gist(answer.text or "") for answer in answers]
+    rows = label_rows(spec, answers, classes)
+    return [classes[row.argmax()] if row.max() > row.min() else "" for row in rows]
+
+
 def label_rows(spec: ExpertSpec, answers: Sequence[Answer], classes: Sequence[str]) -> Floats:
     """Probabilities (n, C) of labels; equal ones where an answer names no label, 0 where there is none."""
     if spec.model.kind == "classifier":
@@ -121,11 +145,7 @@ class Given:
 
     def texts(self, items: Sequence[str]) -> list[str]:
         """What stands for a prompt with its answer where the model gives no states."""
-        model = self.spec.model
-        assert model.kind == "generator"  # noqa: S101 - classifiers always have vectors
-        prompts = (model.prompt.replace("{text}", text) for text in items)
-        pairs = zip(prompts, self.answers, strict=True)
-        return [f"{prompt} {answer.text or ''}" for prompt, answer in pairs]
+        return [both(self.spec, text, answer) for text, answer in zip(items, self.answers, strict=True)]
 
     def labels(self, classes: Sequence[str]) -> Floats:
         """Probabilities (n, C) of labels."""
@@ -133,10 +153,7 @@ class Given:
 
     def gists(self, classes: Sequence[str]) -> list[str]:
         """What it answers, in short: a label, a number or a few words; empty where there is none of these."""
-        if not self.spec.judges_labels:
-            return [gist(answer.text or "") for answer in self.answers]
-        rows = self.labels(classes)
-        return [classes[row.argmax()] if row.max() > row.min() else "" for row in rows]
+        return gists(self.spec, self.answers, classes)
 
     def quality(self, gathered: "Gathered") -> Floats:
         """What its answers (n,) are worth, from 0 to 1."""
@@ -152,14 +169,9 @@ class Given:
 
     def prices(self, known: dict[str, float]) -> Floats:
         """What the calls (n,) cost."""
-        spec, tokens = self.spec, self.spec.price_per_million_tokens
-        if spec.name in known or not spec.priced:
-            return np.full(len(self.answers), known.get(spec.name, 1.0))
-        prices = np.full(len(self.answers), spec.price_per_call or 0.0)
-        if tokens is not None:
-            counts = np.array([[a.prompt_tokens, a.completion_tokens] for a in self.answers], float)
-            prices += counts @ [tokens.prompt, tokens.completion] / 1e6
-        return prices
+        if self.spec.name in known or not self.spec.priced:
+            return np.full(len(self.answers), known.get(self.spec.name, 1.0))
+        return np.array([price_of(self.spec, answer) for answer in self.answers])
 
 
 class Gathered:
@@ -212,7 +224,7 @@ class Gathered:
         if self.params["answer"] == "expert":
             blocks = tuple(map(np.hstack, zip(self._codes(), blocks, strict=True)))
         texts = self.items["text"].to_pylist()
-        inputs = self._projected("inputs", self._embedded(texts), made) if self.features.prompt else None
+        inputs = self._projected(INPUTS, self._embedded(texts), made) if self.features.prompt else None
         if made:
             step.files.write_bytes(PROJECTIONS, save(made))
         return blocks, inputs
@@ -247,6 +259,5 @@ class Gathered:
         """Vectors (n, d) as a block (n, dimensions), by what the items that are learnt from look like."""
         fit = pc.equal(self.items["part"], "fit").to_numpy()[self.answered]
         projection = Projection(self.features.dimensions).fit(vectors[fit])
-        made[f"{name}.mean"], made[f"{name}.scale"] = projection.norm_.mean_, projection.norm_.scale_
-        made[f"{name}.components"] = np.ascontiguousarray(projection.components_)
+        made |= {f"{name}.{part}": np.ascontiguousarray(a) for part, a in projection.to_arrays().items()}
         return projection.transform(vectors)

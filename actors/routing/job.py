@@ -181,7 +181,17 @@ class FoeJob:
         """How live experts are started, by name: what a server must know of them."""
         live = self.config.experts
         experts = live.pool if isinstance(live, LiveExperts) else ()
-        return {e.name: identity(e.model_copy(update={"trained_on": None})) for e in experts}
+        fixed = {"price_per_million_tokens": None, "trained_on": None}
+        return {
+            e.name: identity(
+                e.model_copy(
+                    update={"price_per_call": self.config.prices[e.name], **fixed}
+                    if e.name in self.config.prices
+                    else {"trained_on": None}
+                )
+            )
+            for e in experts
+        }
 
     def _rehearsals(self, kind: Fuser, pool: Pool, params: dict[str, Any]) -> list[Call]:
         """Steps that find out what a policy is worth on items that it has not seen."""

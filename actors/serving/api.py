@@ -97,6 +97,7 @@ class Trace(BaseModel):
     """Who was asked, in order, and why no further."""
 
     steps: list[Step]
+    answered_by: str | None = Field(None, description="Whose response is given, where one is chosen.")
     stopped: str = Field(description="gain, budget, all, limit, unavailable, deadline.")
     cost: float
     unit: str
@@ -234,26 +235,29 @@ def usage(decision: Decision) -> Usage:
     return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
 
 
-def labelled(decision: Decision, classes: list[str], unit: str, answer: int | None) -> Labelled:
-    """A decision as an answer; `answer` is the number of the label that is given, None: none is."""
-    return Labelled(
-        label=None if answer is None else classes[answer],
-        scores={name: round(float(s), 6) for name, s in zip(classes, decision.scores, strict=True)},
-        trace=Trace(
-            steps=[
-                Step(
-                    expert=call.expert,
-                    latency_ms=call.latency_ms,
-                    expected_loss=call.current,
-                    best_if_asked_further=call.best,
-                    error=call.error,
-                )
-                for call in decision.calls
-            ],
-            stopped=decision.reason,
-            cost=round(decision.cost, 9),
-            unit=unit,
-            distance=round(decision.distance, 9),
-            unseen=decision.unseen,
-        ),
+def trace(decision: Decision, unit: str, answered_by: str | None = None) -> Trace:
+    """How a decision came about."""
+    return Trace(
+        steps=[
+            Step(
+                expert=call.expert,
+                latency_ms=call.latency_ms,
+                expected_loss=call.current,
+                best_if_asked_further=call.best,
+                error=call.error,
+            )
+            for call in decision.calls
+        ],
+        answered_by=answered_by,
+        stopped=decision.reason,
+        cost=round(decision.cost, 9),
+        unit=unit,
+        distance=round(decision.distance, 9),
+        unseen=decision.unseen,
     )
+
+
+def labelled(decision: Decision, label: str | None, classes: list[str], unit: str) -> Labelled:
+    """A decision as an answer."""
+    scores = {name: round(float(s), 6) for name, s in zip(classes, decision.scores, strict=True)}
+    return Labelled(label=label, scores=scores, trace=trace(decision, unit))

@@ -15,8 +15,9 @@ import numpy as np
 
 from actors.experts.base import Answer
 from actors.routing.artefact import Artefact
-from actors.routing.assembling import label_rows
+from actors.routing.assembling import gists, price_of
 from actors.serving.calls import Caller, CallError
+from actors.serving.outputs import Embed, Labels, Outputs, Responses
 from configs.schema.expert import ExpertSpec
 from fusion.routing.frugal import Walk, Walks
 from fusion.routing.neighbours import Floats, Ints
@@ -69,7 +70,9 @@ class Decision:
     """What is answered about one text, and why."""
 
     answer: int
-    """Number of the label; -1: none."""
+    """Number of the label, or of the expert whose response is given."""
+    response: str | None
+    """That response."""
     scores: Floats
     calls: tuple[Called, ...]
     reason: str
@@ -80,121 +83,197 @@ class Decision:
 
 
 @dataclass
+class Heard:
+    """What was heard about one text."""
+
+    calls: list[Called] = field(default_factory=list)
+    answers: dict[int, Answer] = field(default_factory=dict)
+    cost: float = 0.0
+
+
+@dataclass
 class Decider:
     """An artefact with the experts that it knows, ready to decide."""
 
     artefact: Artefact
     specs: Sequence[ExpertSpec]
     callers: Sequence[Caller]
+    embed: Embed | None = None
     limits: Mapping[str, Sequence[float]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.limits = self.artefact.manifest["distances"]
 
+    @property
+    def chooses(self) -> bool:
+        """Whether a response is chosen; otherwise, a label is decided."""
+        return bool(self.artefact.manifest["answer"] == "expert")
+
     async def decide(self, texts: Sequence[str], knobs: Knobs) -> list[Decision]:
         """A decision for each text. NobodyError when no expert has answered about some of them."""
-        walk = self.begin(len(texts), knobs)
-        until = time.monotonic() + knobs.deadline_s
-        heard: list[list[Called]] = [[] for _ in texts]
-        if knobs.mode == "full":
-            await self._ask_all(walk, texts, until, heard)
-        while not walk.done:
-            while wanted := walk.wanted():
-                await self._ask(walk, wanted, texts, until, heard)
-            if walk.done:
-                break
-            if time.monotonic() > until:
-                walk.stop(DEADLINE)
-                break
-            walk.step()
-        (found,) = walk.result()
-        if (found.answers < 0).any():
-            row = int(np.flatnonzero(found.answers < 0)[0])
-            said = [f"{call.expert}: {call.error}" for call in heard[row] if call.error]
-            closed = [f"{c.name}: its circuit is open" for c in self.callers if not c.available]
-            late = time.monotonic() >= until
-            raise NobodyError("; ".join(said + closed) or "nobody may be asked", late=late)
-        return [self._decision(found, row, heard[row]) for row in range(len(texts))]
+        request = _Request(self, texts, knobs)
+        await request.walk_on()
+        if self.chooses:
+            await asyncio.gather(*(request.respond(row) for row in range(len(texts))))
+        return [request.decision(row) for row in range(len(texts))]
 
     def begin(self, size: int, knobs: Knobs) -> Walk:
         """A walk for so many texts. ValueError when nobody may be asked at this price."""
         names = self.artefact.experts
-        may = np.array(
-            [
-                (not knobs.allow or name in knobs.allow) and name not in knobs.deny and caller.available
-                for name, caller in zip(names, self.callers, strict=True)
-            ]
-        )
+        may = [
+            (not knobs.allow or name in knobs.allow) and name not in knobs.deny and caller.available
+            for name, caller in zip(names, self.callers, strict=True)
+        ]
+        if not any(may):
+            raise ValueError("no expert may be asked")
         least = {"frugal": knobs.min_experts, "full": len(names), "single": 1}[knobs.mode]
         most = {"frugal": knobs.max_experts, "full": None, "single": 1}[knobs.mode]
         return self.artefact.policy.begin(
             size, knobs.rate, allowed=may, budget=knobs.max_cost, min_experts=least, max_experts=most
         )
 
-    async def _ask_all(
-        self, walk: Walk, texts: Sequence[str], until: float, heard: list[list[Called]]
-    ) -> None:
-        """Ask all at once about everything."""
-        everything = np.arange(len(texts))
-        may = np.flatnonzero(walk.allowed[0]).tolist()
-        await self._ask(walk, dict.fromkeys(may, everything), texts, until, heard)
+    def outputs(self) -> Outputs:
+        """What is heard about the texts of one request."""
+        if not self.chooses:
+            return Labels(self.specs, self.artefact.manifest["classes"])
+        assert self.embed is not None  # noqa: S101 - a router that chooses has one
+        return Responses(self.artefact, self.specs, self.embed)
 
-    async def _ask(
-        self,
-        walk: Walk,
-        wanted: Mapping[int, Ints],
-        texts: Sequence[str],
-        until: float,
-        heard: list[list[Called]],
-    ) -> None:
-        """Ask experts side by side, and tell the walk what they say, or that they do not."""
-        calls = (self._call(expert, [texts[row] for row in rows], until) for expert, rows in wanted.items())
-        for (expert, rows), (answers, took) in zip(wanted.items(), await asyncio.gather(*calls), strict=True):
-            good = np.array([answer.error is None for answer in answers])
-            if good.any():
-                outputs = label_rows(self.specs[expert], answers, self.artefact.manifest["classes"])
-                walk.tell(expert, rows[good], outputs[good])
-            if not good.all():
-                walk.lost(expert, rows[~good])
-            name = self.artefact.experts[expert]
-            for row, a in zip(rows.tolist(), answers, strict=True):
-                tokens = {"prompt_tokens": a.prompt_tokens, "completion_tokens": a.completion_tokens}
-                heard[row].append(Called(name, took, a.error, **tokens))
 
-    async def _call(self, expert: int, texts: Sequence[str], until: float) -> tuple[list[Answer], float]:
-        """The answers of an expert, and the time it took in milliseconds."""
-        started = time.perf_counter()
-        try:
-            answers = await self.callers[expert](texts, until)
-        except CallError as error:
-            answers = [Answer(error=str(error))] * len(texts)
-        return answers, 1e3 * (time.perf_counter() - started)
+class _Request:
+    """The texts of one request on their way."""
 
-    def _decision(self, found: Walks, row: int, heard: Sequence[Called]) -> Decision:
-        names = self.artefact.experts
-        order = [names[expert] for expert in found.order[row] if expert >= 0]
-        losses = {
-            name: (_number(found.current[row, place]), _number(found.best[row, place]))
-            for place, name in enumerate(order)
-        }
-        calls = sorted(heard, key=lambda call: order.index(call.expert) if call.expert in order else -1)
-        distance = float(found.distance[row])
-        subset = ",".join(str(e) for e in sorted(e for e in found.order[row].tolist() if e >= 0))
-        limit = self.limits.get(subset)
-        total = found.scores[row].sum()
+    def __init__(self, decider: Decider, texts: Sequence[str], knobs: Knobs) -> None:
+        self.decider, self.texts, self.knobs = decider, texts, knobs
+        self.walk, self.outputs = decider.begin(len(texts), knobs), decider.outputs()
+        self.until = time.monotonic() + knobs.deadline_s
+        self.heard = [Heard() for _ in texts]
+        self.names = decider.artefact.experts
+
+    async def walk_on(self) -> None:
+        """Ask as the walk wants until it is done."""
+        walk = self.walk
+        if self.knobs.mode == "full":
+            may = np.flatnonzero(walk.allowed[0]).tolist()
+            await self._ask(dict.fromkeys(may, np.arange(len(self.texts))))
+        while not walk.done:
+            while wanted := walk.wanted():
+                await self._ask(wanted)
+            if walk.done:
+                break
+            if time.monotonic() > self.until:
+                walk.stop(DEADLINE)
+            else:
+                walk.step()
+        (self.found,) = walk.result()
+        for row in np.flatnonzero(self.found.answers < 0).tolist():
+            raise self._nobody(row)
+
+    async def respond(self, row: int) -> None:
+        """See to it that the best response that can be had is there: who fails makes room for the next."""
+        heard = self.heard[row]
+        worth = self.found.scores[row].copy()
+        prices = self.walk.prices[row, : len(worth)]
+        unasked = np.array([expert not in heard.answers for expert in range(len(worth))])
+        worth[unasked] -= self.knobs.rate * prices[unasked]
+        left = np.inf if self.knobs.max_cost is None else self.knobs.max_cost - heard.cost
+        worth[unasked & ~(self.walk.allowed[row, : len(worth)] & (prices <= left))] = -np.inf
+        for expert in np.argsort(-worth, kind="stable").tolist():
+            if worth[expert] == -np.inf:
+                break
+            if expert not in heard.answers:
+                await self._hear(expert, np.array([row]))
+            if expert in heard.answers:
+                self.found.answers[row] = expert
+                return
+        raise self._nobody(row)
+
+    def decision(self, row: int) -> Decision:
+        """What came out for a text."""
+        found, heard, k = self.found, self.heard[row], len(self.names)
+        order = [self.names[expert] for expert in found.order[row] if 0 <= expert < k]
+        seen = [e for e in found.order[row].tolist() if e >= 0]
+        places = {self.names[e]: place for place, e in enumerate(seen) if e < k}
+        last = len(order)
+        calls = sorted(heard.calls, key=lambda c: order.index(c.expert) if c.expert in order else last)
+        limit = self.decider.limits.get(",".join(map(str, sorted(seen))))
+        scores, answer = found.scores[row], int(found.answers[row])
+        shares = not self.decider.chooses and scores.sum() > 0
         return Decision(
-            int(found.answers[row]),
-            found.scores[row] / total if total > 0 else found.scores[row],
-            tuple(_judged(call, *losses.get(call.expert, (None, None))) for call in calls),
+            answer,
+            self._response(row, answer) if self.decider.chooses else None,
+            scores / scores.sum() if shares else scores,
+            tuple(_judged(found, row, call, places.get(call.expert)) for call in calls),
             str(found.reasons[row]),
-            float(found.spent[row]),
-            distance,
-            None if limit is None else distance > limit[P95],
+            heard.cost,
+            float(found.distance[row]),
+            None if limit is None else float(found.distance[row]) > limit[P95],
         )
 
+    def _response(self, row: int, expert: int) -> str | None:
+        """What an expert has said about a text; of a classifier, its label."""
+        heard, classes = self.heard[row].answers[expert], self.decider.artefact.manifest["classes"]
+        return heard.text or gists(self.decider.specs[expert], [heard], classes)[0]
 
-def _judged(call: Called, current: float | None, best: float | None) -> Called:
-    return replace(call, latency_ms=round(call.latency_ms, 3), current=current, best=best)
+    async def _ask(self, wanted: Mapping[int, Ints]) -> None:
+        """Ask side by side, and tell the walk what is said, or that nothing is."""
+        await asyncio.gather(
+            *(
+                self._hear(expert, rows) if expert < len(self.names) else self._look(expert, rows)
+                for expert, rows in wanted.items()
+            )
+        )
+
+    async def _look(self, context: int, rows: Ints) -> None:
+        """Look at texts themselves."""
+        try:
+            seen = await self.outputs.context([self.texts[row] for row in rows])
+        except CallError:
+            self.walk.lost(context, rows)
+        else:
+            self.walk.tell(context, rows, seen)
+
+    async def _hear(self, expert: int, rows: Ints) -> None:
+        """Ask an expert about texts."""
+        texts, started = [self.texts[row] for row in rows], time.perf_counter()
+        try:
+            answers = await self.decider.callers[expert](texts, self.until)
+            good = [place for place, answer in enumerate(answers) if answer.error is None]
+            some = [answers[place] for place in good]
+            seen = await self.outputs.of(expert, rows[good], [texts[g] for g in good], some) if good else None
+        except CallError as error:
+            answers, good, seen = [Answer(error=str(error))] * len(texts), [], None
+        took = 1e3 * (time.perf_counter() - started)
+        for row, answer in zip(rows.tolist(), answers, strict=True):
+            self._note(row, expert, answer, took)
+        if self.walk.done:
+            return
+        if seen is not None:
+            self.walk.tell(expert, rows[good], seen)
+        bad = np.delete(rows, good)
+        if len(bad):
+            self.walk.lost(expert, bad)
+
+    def _note(self, row: int, expert: int, answer: Answer, took: float) -> None:
+        heard, spec = self.heard[row], self.decider.specs[expert]
+        tokens = {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens}
+        heard.calls.append(Called(self.names[expert], round(took, 3), answer.error, **tokens))
+        usual = self.decider.artefact.manifest["experts"][expert]["price"]
+        heard.cost += price_of(spec, answer) if spec.priced and answer.error is None else usual
+        if answer.error is None:
+            heard.answers[expert] = answer
+
+    def _nobody(self, row: int) -> NobodyError:
+        said = [f"{call.expert}: {call.error}" for call in self.heard[row].calls if call.error]
+        closed = [f"{c.name}: its circuit is open" for c in self.decider.callers if not c.available]
+        why = "; ".join(dict.fromkeys(said + closed)) or "nobody may be asked"
+        return NobodyError(why, late=time.monotonic() >= self.until)
+
+
+def _judged(found: Walks, row: int, call: Called, place: int | None) -> Called:
+    if place is None:
+        return call
+    return replace(call, current=_number(found.current[row, place]), best=_number(found.best[row, place]))
 
 
 def _number(value: float) -> float | None:

@@ -4,15 +4,23 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.config import AutoscalingConfig
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from actors.encoder import Encoder
 from actors.experts.base import Answer, load_expert
-from actors.serving.calls import Ask
+from actors.serving.calls import Ask, CallError
+from actors.serving.outputs import Embed
 from configs.schema.expert import ExpertSpec
 from configs.schema.serve import Service
+from configs.schema.stm import HeadStm
 
+ENCODER = "encoder"
 BATCHES_WAITING = 4
 """Batches that a replica may have before it, so that it never waits for texts."""
 
@@ -42,6 +50,19 @@ class Expert:
         """The model is loaded, or the constructor has failed."""
 
 
+@serve.deployment(name=ENCODER)
+class Embedder:
+    """The encoder of texts that the artefact was made with."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        known = HeadStm.model_validate(spec)
+        self.encoder = Encoder(known.model_copy(update={"batch_size": 1}))
+
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Vectors (n, d) of texts."""
+        return np.asarray(await asyncio.to_thread(self.encoder.embed, texts), np.float64)
+
+
 def deployment(spec: ExpertSpec, service: Service, labels: Sequence[str], seed: int) -> serve.Application:
     """The deployment of one expert."""
     actor = {"num_cpus": service.num_cpus, "num_gpus": service.num_gpus}
@@ -69,6 +90,20 @@ def deployment(spec: ExpertSpec, service: Service, labels: Sequence[str], seed: 
 def name_of(expert: str) -> str:
     """Name of the deployment of an expert."""
     return f"expert-{expert}"
+
+
+def embedding(handle: DeploymentHandle) -> Embed:
+    """How the router asks the encoder; CallError where it does not answer."""
+    call = handle.embed
+
+    async def embed(texts: Sequence[str]) -> NDArray[np.float64]:
+        try:
+            vectors: NDArray[np.float64] = await call.remote(list(texts))
+        except (RayError, RayServeException) as error:
+            raise CallError(f"the encoder of texts: {error}") from None
+        return vectors
+
+    return embed
 
 
 def asking(handle: DeploymentHandle) -> Ask:

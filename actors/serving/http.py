@@ -5,6 +5,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Protocol
 
@@ -109,9 +110,12 @@ def _add_paths(app: FastAPI, core: Core) -> None:
         decider, most = core.decider, core.serving.router.max_texts
         if len(request.texts) > most:
             raise api.ApiError(413, "too_many_texts", f"texts: {len(request.texts)}; at most {most}")
-        pairs = await _answered(core, decider, http, request.texts, _knobs(core, decider, request))
-        results = [answer for answer, _ in pairs]
-        return api.Classified(artefact=decider.artefact.manifest["version"], results=results)
+        if decider.chooses:
+            raise api.ApiError(404, "no_labels", "this artefact chooses responses; use /v1/chat/completions")
+        found = await _answered(core, decider, http, request.texts, _knobs(core, decider, request))
+        about = decider.artefact.manifest
+        results = [api.labelled(d, _said(decider, d), about["classes"], about["unit"]) for d in found]
+        return api.Classified(artefact=about["version"], results=results)
 
     @app.post("/v1/chat/completions", summary="The same for OpenAI's clients", response_model=api.Chat)
     async def chat(request: api.ChatRequest, http: Request) -> Any:  # noqa: ANN401
@@ -121,16 +125,17 @@ def _add_paths(app: FastAPI, core: Core) -> None:
         asked = [message.text for message in request.messages if message.role == "user"]
         if not asked:
             raise api.ApiError(422, "invalid_request", "messages: none of them is the user's")
-        ((answer, decision),) = await _answered(
-            core, decider, http, asked[-1:], _knobs(core, decider, request)
-        )
+        text = asked[-1]
+        if len(request.messages) > 1 and decider.chooses:
+            text = "\n".join(f"{message.role}: {message.text}" for message in request.messages)
+        (decision,) = await _answered(core, decider, http, [text], _knobs(core, decider, request))
         found = api.Chat(
             id=f"chatcmpl-{uuid.uuid4().hex}",
             created=int(time.time()),
             model=request.model,
-            choices=[api.Choice(message=api.Said(content=answer.label))],
+            choices=[api.Choice(message=api.Said(content=_said(decider, decision)))],
             usage=api.usage(decision),
-            amalgam=answer.trace,
+            amalgam=api.trace(decision, decider.artefact.manifest["unit"], _answered_by(decider, decision)),
         )
         if request.stream:
             return StreamingResponse(_events(found), media_type="text/event-stream")
@@ -168,21 +173,40 @@ async def _events(found: api.Chat) -> AsyncIterator[str]:
 
 async def _answered(
     core: Core, decider: Decider, http: Request, texts: list[str], knobs: Knobs
-) -> list[tuple[api.Labelled, Decision]]:
-    """Answers to texts, counted and logged."""
+) -> list[Decision]:
+    """Decisions about texts, counted and logged; by another way where a text is unlike anything stored."""
     outcome, started = "error", time.perf_counter()
     try:
         decisions = await _decided(decider, texts, knobs)
         for decision in decisions:
             core.measures.decided(knobs.mode, decision)
-        pairs = zip(texts, decisions, strict=True)
-        found = [(await _settled(core, decider, text, decision), decision) for text, decision in pairs]
+        strange = [place for place, decision in enumerate(decisions) if decision.unseen]
+        if strange and core.serving.router.unseen == "default":
+            only = Knobs(rate=0.0, allow=[str(core.serving.router.default_expert)], mode="single")
+            others = await _decided(decider, [texts[place] for place in strange], only)
+            for place, other in zip(strange, others, strict=True):
+                decisions[place] = replace(other, unseen=True)
+        elif strange and core.serving.router.unseen == "abstain":
+            for place in strange:
+                decisions[place] = replace(decisions[place], answer=-1, response=None)
         outcome = "ok"
-        return found
+        return decisions
     finally:
         seconds = time.perf_counter() - started
         core.measures.ended(knobs.mode, outcome, seconds)
         _log(http, outcome, len(texts), seconds)
+
+
+def _said(decider: Decider, decision: Decision) -> str | None:
+    """The label or the response that is given; None: none is."""
+    if decider.chooses or decision.answer < 0:
+        return decision.response
+    label: str = decider.artefact.manifest["classes"][int(decider.artefact.policy.classes_[decision.answer])]
+    return label
+
+
+def _answered_by(decider: Decider, decision: Decision) -> str | None:
+    return decider.artefact.experts[decision.answer] if decider.chooses and decision.answer >= 0 else None
 
 
 def _knobs(core: Core, decider: Decider, request: api.Limits) -> Knobs:
@@ -228,19 +252,6 @@ async def _decided(decider: Decider, texts: list[str], knobs: Knobs) -> list[Dec
         if error.late:
             raise api.ApiError(408, "deadline", f"{message}; deadline_ms was up") from None
         raise api.ApiError(503, "no_expert", message, **{"Retry-After": "1"}) from None
-
-
-async def _settled(core: Core, decider: Decider, text: str, decision: Decision) -> api.Labelled:
-    """The answer, by what is done about texts unlike anything stored."""
-    manifest, router = decider.artefact.manifest, core.serving.router
-    answer: int | None = int(decider.artefact.policy.classes_[decision.answer])
-    if decision.unseen and router.unseen == "abstain":
-        answer = None
-    elif decision.unseen and router.unseen == "default":
-        only = Knobs(rate=0.0, allow=[str(router.default_expert)], mode="single")
-        (decision,) = await _decided(decider, [text], only)
-        answer = int(decider.artefact.policy.classes_[decision.answer])
-    return api.labelled(decision, manifest["classes"], manifest["unit"], answer)
 
 
 def _about(decider: Decider) -> api.ArtefactInfo:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import safetensors.torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
@@ -61,12 +60,16 @@ def vector_cache(run: Run) -> str:
 def _save_checkpoint(model: Any, encoded: Any, step: Step, epoch: int, loss: float) -> None:  # noqa: ANN401, ARG001
     module, _ = model.probe(encoded)
     state = {name: value.contiguous() for name, value in module.state_dict().items()}
+    import safetensors.torch  # torch takes more than a second
+
     step.files.write_bytes(f"checkpoints/{epoch:03d}.safetensors", safetensors.torch.save(state))
 
 
 def read_checkpoints(run: Run, key: str) -> list[dict[str, Any]]:
     """Weights of the epochs of a training step; none where they were not kept."""
     files = run.below(f"steps/{key}/checkpoints")
+    import safetensors.torch
+
     return [safetensors.torch.load(files.read_bytes(name)) for name in files.names()]
 
 

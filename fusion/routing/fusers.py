@@ -14,7 +14,6 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
 from fusion.routing.knn import KnnFuser
-from fusion.routing.mlp import MlpFuser
 from fusion.routing.responses import ResponseFuser
 from fusion.routing.trees import TreesFuser, TreesRegressor
 
@@ -34,7 +33,11 @@ def make(kind: Kind, *, chooses: bool = False, seed: int = 0, neighbours: int = 
         return KnnFuser(neighbours)
     if kind == "logistic":
         return LogisticRegression(max_iter=2000)
-    return MlpFuser(random_state=seed) if kind == "mlp" else TreesFuser(random_state=seed)
+    if kind == "trees":
+        return TreesFuser(random_state=seed)
+    from fusion.routing.mlp import MlpFuser  # torch takes more than a second
+
+    return MlpFuser(random_state=seed)
 
 
 def to_arrays(fuser: Any) -> Arrays:  # noqa: ANN401
@@ -43,7 +46,7 @@ def to_arrays(fuser: Any) -> Arrays:  # noqa: ANN401
         return {"mean": fuser.mean_, "scale": fuser.scale_, **to_arrays(fuser.model_)}
     if isinstance(fuser, LogisticRegression | Ridge):
         found = {"coef": fuser.coef_, "intercept": np.atleast_1d(fuser.intercept_)}
-    elif isinstance(fuser, MlpFuser):
+    elif hasattr(fuser, "network_"):
         found = {name: tensor.numpy() for name, tensor in fuser.network_.state_dict().items()}
     elif isinstance(fuser, TreesRegressor):
         found = {f"trees.{i}": _bytes(b.model_to_string()) for i, b in enumerate(fuser.boosters_)}

@@ -1,5 +1,6 @@
 """Embeddings of different models as blocks of one kind: normalised, and few columns each."""
 
+from collections.abc import Mapping
 from typing import Self
 
 import numpy as np
@@ -25,6 +26,20 @@ class Projection(TransformerMixin, BaseEstimator):
         kept = min(self.dimensions, *x.shape)
         self.components_ = PCA(kept, svd_solver="full").fit(self.norm_.transform(x)).components_
         return self
+
+    def to_arrays(self) -> dict[str, Floats]:
+        """What it has learnt: mean (d,), scale (d,), components (dimensions, d)."""
+        check_is_fitted(self)
+        return {"mean": self.norm_.mean_, "scale": self.norm_.scale_, "components": self.components_}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Floats]) -> Self:
+        """One that has learnt that."""
+        made = cls(len(arrays["components"]))
+        made.norm_, made.components_ = BlockNorm(), arrays["components"]
+        made.norm_.mean_, made.norm_.scale_ = arrays["mean"], arrays["scale"]
+        made.n_features_in_ = made.norm_.n_features_in_ = arrays["components"].shape[1]
+        return made
 
     def transform(self, X: ArrayLike) -> Floats:  # noqa: N803
         """Components (n, dimensions) of X (n, d)."""

@@ -58,7 +58,7 @@ def jobs() -> CommandLine:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
-    """A folder with `generations.parquet`, `eval.jsonl` and `job.yaml`."""
+    """A folder of `corpus.write`."""
     return corpus.write(tmp_path_factory.mktemp("corpus"))
 
 
@@ -75,6 +75,15 @@ def finished(tiny, jobs, address, tmp_path_factory) -> Path:
     """The directory of the small job, run by the command line without disturbance."""
     run = tmp_path_factory.mktemp("finished") / "run"
     done = jobs("fusegen", tiny / "job.yaml", "--run", run, "--address", address)
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+@pytest.fixture(scope="session")
+def quick(tiny, jobs, address, tmp_path_factory) -> Path:
+    """The same of the job that trains no transformer."""
+    run = tmp_path_factory.mktemp("quick") / "run"
+    done = jobs("fusegen", tiny / "quick.yaml", "--run", run, "--address", address)
     assert done.returncode == 0, done.stderr
     return run
 

@@ -41,7 +41,7 @@ def refused(capsys, monkeypatch, tiny, tmp_path):
 def job(refused, tiny, tmp_path):
     """A refused FuseGen job with overrides; the run directory must not come into being."""
 
-    def run(*overrides, config=tiny / "job.yaml", code=2):
+    def run(*overrides, config=tiny / "quick.yaml", code=2):
         sets = [part for override in overrides for part in ("--set", override)]
         message = refused("fusegen", config, "--run", tmp_path / "run", *sets, code=code)
         assert not (tmp_path / "run").exists()
@@ -69,14 +69,14 @@ def test_help_names_every_job(capsys, monkeypatch):
 
 def test_the_plan_starts_nothing_and_writes_nothing(capsys, monkeypatch, tiny, tmp_path):
     monkeypatch.chdir(tmp_path)
-    text = said(capsys, monkeypatch, "fusegen", tiny / "job.yaml", "--plan", "--set", "samples.per_plm=50")
+    text = said(capsys, monkeypatch, "fusegen", tiny / "quick.yaml", "--plan", "--set", "samples.per_plm=50")
     assert "3 PLMs x 50 samples" in text
     assert list(tmp_path.iterdir()) == []
 
 
 def test_usage_errors_end_with_2(refused, tiny):
     assert "No such command" in refused("fuse")
-    assert "No such option" in refused("fusegen", tiny / "job.yaml", "--fast")
+    assert "No such option" in refused("fusegen", tiny / "quick.yaml", "--fast")
     assert "Missing parameter: config" in refused("fusegen")
     assert "no such file" in refused("fusegen", tiny / "none.yaml")
 
@@ -129,7 +129,7 @@ def test_a_plm_folder_that_does_not_exist_ends_with_2(job):
 
 def test_a_run_directory_that_is_none_is_left_alone(refused, tiny, tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
-    assert "not empty and not a run" in refused("fusegen", tiny / "job.yaml", "--run", tmp_path)
+    assert "not empty and not a run" in refused("fusegen", tiny / "quick.yaml", "--run", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -142,9 +142,9 @@ slow = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
-def copy(finished, tmp_path) -> Path:
-    """A copy of the finished run."""
-    return Path(shutil.copytree(finished, tmp_path / "copy"))
+def copy(quick, tmp_path) -> Path:
+    """A copy of a finished run."""
+    return Path(shutil.copytree(quick, tmp_path / "copy"))
 
 
 class TestFinishedRun:
@@ -155,7 +155,7 @@ class TestFinishedRun:
     def test_another_configuration_is_refused_with_the_keys_that_differ(self, refused, copy, tiny):
         before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
         sets = ["--set", "seed=6", "--set", "samples.rounds=1"]
-        message = refused("fusegen", tiny / "job.yaml", "--run", copy, *sets)
+        message = refused("fusegen", tiny / "quick.yaml", "--run", copy, *sets)
         assert "belongs to another configuration" in message
         assert "seed" in message
         assert "samples.rounds" in message
@@ -168,13 +168,13 @@ class TestFinishedRun:
         record = json.loads((copy / "run.json").read_text())
         record["inputs"] = dict.fromkeys(record["inputs"], "0" * 64)
         (copy / "run.json").write_text(json.dumps(record))
-        message = refused("fusegen", tiny / "job.yaml", "--run", copy)
+        message = refused("fusegen", tiny / "quick.yaml", "--run", copy)
         assert "eval.jsonl (content)" in message
 
     def test_resources_may_change(self, copy, jobs, tiny, address):
         sets = ["--set", "plms.0.num_cpus=0.2", "--set", "plms.1.request_timeout_s=100"]
         before = results(copy)
-        done = jobs("fusegen", tiny / "job.yaml", "--run", copy, "--address", address, *sets)
+        done = jobs("fusegen", tiny / "quick.yaml", "--run", copy, "--address", address, *sets)
         assert done.returncode == 0, done.stderr
         assert results(copy) == before
 
@@ -187,7 +187,7 @@ class TestFinishedRun:
 
         monkeypatch.setattr(launch, "drive", drive)
         monkeypatch.setattr(fusegen, "connect", lambda address: Session(local=False, cpus=0, gpus=0))
-        arguments = ["fusegen", str(tiny / "job.yaml"), "--run", str(copy), "--fresh"]
+        arguments = ["fusegen", str(tiny / "quick.yaml"), "--run", str(copy), "--fresh"]
         monkeypatch.setattr(sys, "argv", ["jobs", *arguments])
         with pytest.raises(SystemExit):
             command_line.main()
@@ -235,7 +235,7 @@ class TestFailingRun:
     def failed(self, jobs, tiny, tmp_path, address):
         def run(*overrides, folder=tmp_path / "run"):
             sets = [part for override in overrides for part in ("--set", override)]
-            done = jobs("fusegen", tiny / "job.yaml", "--run", folder, "--address", address, *sets)
+            done = jobs("fusegen", tiny / "quick.yaml", "--run", folder, "--address", address, *sets)
             assert done.returncode == 1, (done.stdout, done.stderr)
             assert done.stderr.count("\n") == 1, done.stderr
             assert "start the same command again" in done.stderr
@@ -266,13 +266,13 @@ class TestFailingRun:
         message = failed(f"plms.0.engine={{kind: transformers, model: {tmp_path / 'plm'}}}")
         assert "plm critic" in message
 
-    def test_a_corrupted_step_is_named_and_can_be_removed(self, failed, jobs, copy, tiny, address, finished):
+    def test_a_corrupted_step_is_named_and_can_be_removed(self, failed, jobs, copy, tiny, address, quick):
         victim = next(copy.glob("steps/r1w0-filter-*/kept.parquet"))
         shutil.rmtree(next(copy.glob("steps/weigh-*")))
         victim.write_bytes(b"damaged")
         message = failed(folder=copy)
         assert victim.parent.name in message
         shutil.rmtree(victim.parent)
-        done = jobs("fusegen", tiny / "job.yaml", "--run", copy, "--address", address)
+        done = jobs("fusegen", tiny / "quick.yaml", "--run", copy, "--address", address)
         assert done.returncode == 0, done.stderr
-        assert results(copy) == results(finished)
+        assert results(copy) == results(quick)

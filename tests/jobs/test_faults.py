@@ -75,9 +75,9 @@ class Victims:
 
 
 @pytest.fixture
-def victims(jobs, address, finished, tiny, tmp_path) -> Iterator[Victims]:
+def victims(jobs, address, quick, tiny, tmp_path) -> Iterator[Victims]:
     run = tmp_path / "run"
-    job = Victims(jobs, ["fusegen", tiny / "job.yaml", "--run", run, "--address", address], run)
+    job = Victims(jobs, ["fusegen", tiny / "quick.yaml", "--run", run, "--address", address], run)
     yield job
     if job.driver.poll() is None:
         job.driver.kill()
@@ -94,7 +94,7 @@ def assert_same(run: Path, undisturbed: Path) -> None:
     assert not [path for path in run.rglob("*.tmp") if "stm" in path.parts or "dataset" in path.parts]
 
 
-def test_fact_19_parts_that_are_killed_leave_no_trace(victims, finished):
+def test_fact_19_parts_that_are_killed_leave_no_trace(victims, quick):
     rng = random.Random(2)
     moments = sorted(rng.sample(range(1, 30), 4))
     order = ["the_driver", "the_coordinator", "a_plm", "a_worker"]
@@ -104,12 +104,12 @@ def test_fact_19_parts_that_are_killed_leave_no_trace(victims, finished):
         victims.kill(what)
     _, err = victims.driver.communicate(timeout=PATIENCE_S)
     assert victims.driver.returncode == 0, err
-    assert_same(victims.run, finished)
+    assert_same(victims.run, quick)
 
 
-def test_a_machine_that_goes_down_goes_on_where_it_was(jobs, finished, tiny, tmp_path):
+def test_a_machine_that_goes_down_goes_on_where_it_was(jobs, quick, tiny, tmp_path):
     run, moment = tmp_path / "run", random.Random(3).randrange(5, 45)
-    command = ["fusegen", tiny / "job.yaml", "--run", run, "--address", "local"]
+    command = ["fusegen", tiny / "quick.yaml", "--run", run, "--address", "local"]
     driver = jobs.start(*command)
     wait_until(lambda: committed(run) >= moment or driver.poll() is not None, f"{moment} steps")
     below = psutil.Process(driver.pid).children(recursive=True)
@@ -123,11 +123,11 @@ def test_a_machine_that_goes_down_goes_on_where_it_was(jobs, finished, tiny, tmp
     assert len(steps) >= moment
     done = jobs(*command)
     assert done.returncode == 0, done.stderr
-    assert_same(run, finished)
+    assert_same(run, quick)
     assert all(path.stat().st_mtime_ns == before for path, before in steps.items())
 
 
-def test_an_interruption_ends_with_130_and_one_line_and_the_run_goes_on(victims, finished):
+def test_an_interruption_ends_with_130_and_one_line_and_the_run_goes_on(victims, quick):
     for moment, interruption in ((4, signal.SIGINT), (12, signal.SIGTERM)):
         wait_until(lambda count=moment: committed(victims.run) >= count, f"{moment} steps")
         victims.driver.send_signal(interruption)
@@ -137,4 +137,4 @@ def test_an_interruption_ends_with_130_and_one_line_and_the_run_goes_on(victims,
         victims.driver = victims.jobs.start(*victims.command)
     _, err = victims.driver.communicate(timeout=PATIENCE_S)
     assert victims.driver.returncode == 0, err
-    assert_same(victims.run, finished)
+    assert_same(victims.run, quick)

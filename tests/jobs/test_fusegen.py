@@ -178,15 +178,13 @@ def test_rounds_and_result_may_use_different_models(conduct):
     assert len(places) == len(texts) == done.summary["final"]["n"]
 
 
-def test_a_run_in_a_bucket_ends_with_the_bytes_of_one_on_disk(
-    jobs, tiny, address, finished, bucket, tmp_path
-):
+def test_a_run_in_a_bucket_ends_with_the_bytes_of_one_on_disk(jobs, tiny, address, quick, bucket, tmp_path):
     uri = bucket.format("job")
-    done = jobs("fusegen", tiny / "job.yaml", "--run", uri, "--address", address)
+    done = jobs("fusegen", tiny / "quick.yaml", "--run", uri, "--address", address)
     assert done.returncode == 0, done.stderr
     assert Run(uri).below("stm").uri in done.stdout
     filesystem, place = pafs.FileSystem.from_uri(uri)
     pafs.copy_files(place, str(tmp_path), source_filesystem=filesystem)
-    assert results(tmp_path) == results(finished)
+    assert results(tmp_path) == results(quick)
     scored = jobs("evaluate", uri, "--data", tiny / "eval.jsonl")
     assert "accuracy" in scored.stdout, scored.stderr

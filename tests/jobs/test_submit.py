@@ -62,10 +62,10 @@ def submitted(dashboard: str, command: str) -> tuple[JobSubmissionClient, str]:
             time.sleep(1)
 
 
-def test_a_submitted_job_ends_with_the_bytes_of_one_started_by_hand(dashboard, tiny, finished, tmp_path):
-    command = f"{sys.executable} -m jobs fusegen {tiny / 'job.yaml'} --run {tmp_path / 'run'}"
+def test_a_submitted_job_ends_with_the_bytes_of_one_started_by_hand(dashboard, tiny, quick, tmp_path):
+    command = f"{sys.executable} -m jobs fusegen {tiny / 'quick.yaml'} --run {tmp_path / 'run'}"
     client, job = submitted(dashboard, command)
     while (status := client.get_job_status(job)) in {JobStatus.PENDING, JobStatus.RUNNING}:
         time.sleep(0.5)
     assert status == JobStatus.SUCCEEDED, client.get_job_logs(job)
-    assert results(tmp_path / "run") == results(finished)
+    assert results(tmp_path / "run") == results(quick)

@@ -76,7 +76,7 @@ def test_a_changed_or_broken_artefact_is_refused(published, tmp_path):
         artefact.read(files)
     manifest = files.read_json("manifest.json")
     files.write_json("manifest.json", {**manifest, "format": 99, "files": {}})
-    with pytest.raises(ArtefactError, match="format 99; this version reads 1"):
+    with pytest.raises(ArtefactError, match="format 99; this version reads 2"):
         artefact.read(files)
 
 

@@ -7,8 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
+from actors.encoder import Encoder
 from actors.experts.base import load_expert
 from actors.router import artefact_at, specs_of, try_out
 from actors.routing import artefact
@@ -19,8 +21,9 @@ from actors.serving.http import application
 from actors.serving.measures import Measures
 from configs.schema.foe import FoeConfig
 from configs.schema.serve import Serving
+from configs.schema.stm import HeadStm
 from tests.actors.routing.conftest import fuse
-from tests.experts import classifier, write_items
+from tests.experts import classifier, generator, write_items
 
 RATES = [0.0, 0.02, 0.2]
 
@@ -35,6 +38,23 @@ def published(ray_session, small, tmp_path_factory) -> Path:
     ]
     live = {"kind": "live", "items": {"path": str(write_items(folder, 90))}, "pool": pool}
     data = {"job": "foe", "name": "films", "experts": live, "fusers": ["knn"], "features": {"prompt": False}}
+    data["policy"] = {"fusers": ["knn"], "neighbours": 5, "sample": 10, "rates": RATES}
+    return Path(fuse(FoeConfig.model_validate(data), folder / "run")[1].uri)
+
+
+@pytest.fixture(scope="session")
+def chats(ray_session, small, t5, tmp_path_factory) -> Path:
+    """A run that chooses whose response is given: those of a classifier and of two language models."""
+    folder = tmp_path_factory.mktemp("chats")
+    items = write_items(folder, 40, answer=lambda row: "film" if row % 2 else "the")
+    pool = [
+        {**classifier("labels", small / "linear"), "num_cpus": 0.2, "price_per_call": 1},
+        {**generator("critic", pooling="last_token"), "price_per_call": 2},
+        {**generator("seq", engine={"model": str(t5)}, judge="label"), "price_per_call": 3},
+    ]
+    live = {"kind": "live", "items": {"path": str(items), "reference": "answer"}, "pool": pool}
+    data = {"job": "foe", "name": "chats", "answer": "expert", "experts": live, "fusers": ["knn"]}
+    data["features"] = {"dimensions": 5}
     data["policy"] = {"fusers": ["knn"], "neighbours": 5, "sample": 10, "rates": RATES}
     return Path(fuse(FoeConfig.model_validate(data), folder / "run")[1].uri)
 
@@ -61,7 +81,12 @@ class Site:
             Caller(s.name, answering(s.name), self.serving.service_of(s.name), breakers[s.name])
             for s in specs
         ]
-        self.decider = Decider(loaded, specs, callers)
+        encoder = Encoder(HeadStm.model_validate(loaded.manifest["features"]["encoder"]))
+
+        async def embed(texts: Sequence[str]) -> Any:
+            return np.asarray(encoder.embed(texts), float)
+
+        self.decider = Decider(loaded, specs, callers, embed)
         self.app = application(
             SimpleNamespace(
                 serving=self.serving,
@@ -90,3 +115,9 @@ class Site:
 def site(published) -> Callable[..., Site]:
     """Makes a router; `asks` replaces how experts are asked."""
     return lambda asks=None, **changes: Site(published, asks or {}, **changes)
+
+
+@pytest.fixture
+def chat_site(chats) -> Callable[..., Site]:
+    """The same for language models."""
+    return lambda asks=None, **changes: Site(chats, asks or {}, **changes)
