@@ -18,6 +18,8 @@ LABELS = ("positive", "negative")
 PLMS = ("critic", "fan", "grump")
 SEED = 5
 LINEAR = {"kind": "linear", "c": 0.3}
+SHORT = {"samples": {"per_plm": 20, "initial": 10, "rounds": 1}}
+"""Changes that make the job a short one."""
 PER_ROUND = 14
 """Texts of each PLM, round and label."""
 MORE = 34
@@ -111,12 +113,12 @@ def evaluation(n: int = 60) -> list[dict[str, str]]:
 
 
 def write(folder: Path) -> Path:
-    """Write `generations.parquet`, `eval.jsonl`, `job.yaml` and `quick.yaml`, which trains no transformer,
-    into a folder."""
+    """Write `generations.parquet`, `eval.jsonl`, `job.yaml` and `quick.yaml`, which is shorter and trains no
+    transformer, into a folder."""
     pq.write_table(pa.Table.from_pylist(rows()), folder / "generations.parquet")
     (folder / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in evaluation()))
     (folder / "job.yaml").write_text(yaml.safe_dump(config(folder), sort_keys=False))
-    quick = config(folder, name="quick", stm={"rounds": LINEAR, "final": LINEAR})
+    quick = config(folder, **SHORT, stm={"rounds": LINEAR, "final": LINEAR})
     (folder / "quick.yaml").write_text(yaml.safe_dump(quick, sort_keys=False))
     return folder
 

@@ -18,8 +18,6 @@ from configs.schema.fusegen import FusegenConfig
 from tests import corpus
 
 ROOT = Path(__file__).parents[2]
-SHORT = {"samples": {"per_plm": 20, "initial": 10, "rounds": 1}}
-"""Changes that make the small job a short one."""
 TIMES = {"seconds", "tokens_per_second", "wall_seconds"}
 
 

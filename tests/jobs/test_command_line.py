@@ -154,7 +154,7 @@ class TestFinishedRun:
 
     def test_another_configuration_is_refused_with_the_keys_that_differ(self, refused, copy, tiny):
         before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
-        sets = ["--set", "seed=6", "--set", "samples.rounds=1"]
+        sets = ["--set", "seed=6", "--set", "samples.rounds=0"]
         message = refused("fusegen", tiny / "quick.yaml", "--run", copy, *sets)
         assert "belongs to another configuration" in message
         assert "seed" in message

@@ -96,7 +96,7 @@ def assert_same(run: Path, undisturbed: Path) -> None:
 
 def test_fact_19_parts_that_are_killed_leave_no_trace(victims, quick):
     rng = random.Random(2)
-    moments = sorted(rng.sample(range(1, 30), 4))
+    moments = sorted(rng.sample(range(1, 24), 4))
     order = ["the_driver", "the_coordinator", "a_plm", "a_worker"]
     rng.shuffle(order)
     for moment, what in zip(moments, order, strict=True):
@@ -108,7 +108,7 @@ def test_fact_19_parts_that_are_killed_leave_no_trace(victims, quick):
 
 
 def test_a_machine_that_goes_down_goes_on_where_it_was(jobs, quick, tiny, tmp_path):
-    run, moment = tmp_path / "run", random.Random(3).randrange(5, 45)
+    run, moment = tmp_path / "run", random.Random(3).randrange(5, 24)
     command = ["fusegen", tiny / "quick.yaml", "--run", run, "--address", "local"]
     driver = jobs.start(*command)
     wait_until(lambda: committed(run) >= moment or driver.poll() is not None, f"{moment} steps")

@@ -14,7 +14,7 @@ from cluster.storage import Run
 from configs.schema.fusegen import VARIANTS
 from configs.schema.stm import HeadStm
 from tests import corpus
-from tests.jobs.conftest import SHORT, Conducted, ids_of_chains, results
+from tests.jobs.conftest import Conducted, ids_of_chains, results
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -92,10 +92,10 @@ def test_fact_17_shots_are_shared_by_all_and_differ_from_round_to_round(main):
     assert not hashes[1] & hashes[2]
 
 
-def test_the_same_job_elsewhere_gives_the_same_bytes(main, conduct):
-    again = conduct(stm={"rounds": corpus.LINEAR})
-    assert results(again.folder) == results(main.folder)
-    assert main.run.names("steps") == again.run.names("steps")
+def test_the_same_job_elsewhere_gives_the_same_bytes(quick, conduct):
+    again = conduct(**corpus.SHORT)
+    assert results(again.folder) == results(quick)
+    assert Run(str(quick)).names("steps") == again.run.names("steps")
 
 
 def test_real_labels_appear_only_after_the_last_round(conduct, tmp_path, monkeypatch):
@@ -115,7 +115,7 @@ def test_real_labels_appear_only_after_the_last_round(conduct, tmp_path, monkeyp
 
     monkeypatch.setattr(Board, "enter", write_at_last)
     monkeypatch.setattr(runner.Steps, "do", noted)
-    done = conduct(**SHORT, eval={"path": str(path)})
+    done = conduct(**corpus.SHORT, eval={"path": str(path)})
     assert late
     assert done.summary["final"]["n"] == 10
     knowing = {call.name for _, call in calls if str(path) in str(call.params)}
@@ -142,7 +142,7 @@ def test_variants_share_what_they_have_in_common(main, conduct):
 
 
 def test_all_variants_run_on_the_same_generations(conduct):
-    done = conduct(**SHORT, variant=list(VARIANTS), baselines={"plms": False, "union": False})
+    done = conduct(**corpus.SHORT, variant=list(VARIANTS), baselines={"plms": False, "union": False})
     assert set(done.summary["variants"]) == set(VARIANTS)
     assert {name: v["samples"]["kept"] for name, v in done.summary["variants"].items()} == dict.fromkeys(
         VARIANTS, 60
@@ -168,8 +168,8 @@ def test_the_authors_show_the_first_shots_for_ever(conduct):
 
 
 def test_rounds_and_result_may_use_different_models(conduct):
-    done = conduct(**SHORT, stm={"rounds": {"kind": "head"}, "final": {"kind": "linear"}})
-    assert done.summary["stm"] == {"rounds": "head", "final": "linear"}
+    done = conduct(**corpus.SHORT, stm={"rounds": {"kind": "linear"}, "final": {"kind": "head"}})
+    assert done.summary["stm"] == {"rounds": "linear", "final": "head"}
     assert len(done.dataset()) == 60
     (key,) = done.steps("embed-eval")
     texts = done.run.read_table(f"steps/{key}/texts.parquet").column("text").to_pylist()

@@ -11,13 +11,12 @@ from actors.engines.base import Completion, load_engine
 from actors.plm import start_plm
 from actors.steps.runner import StepError
 from tests import corpus
-from tests.jobs.conftest import SHORT
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_one_plm_alone_runs(conduct):
-    done = conduct(**SHORT, plms=[corpus.plm("critic")])
+    done = conduct(**corpus.SHORT, plms=[corpus.plm("critic")])
     assert done.summary["samples"]["plms"] == {"critic": 20}
     assert done.summary["rounds"][0]["selection"]
     assert done.summary["final"]["accuracy"] > 0.5
@@ -62,7 +61,7 @@ def test_a_plm_that_always_fails_is_dropped_and_the_others_go_on(conduct, monkey
         return answer
 
     scripted(monkeypatch, behaviour)
-    done = conduct(**SHORT)
+    done = conduct(**corpus.SHORT)
     assert done.summary["samples"]["plms"] == {"critic": 20, "fan": 0, "grump": 20}
     assert done.summary["samples"]["shortfall"] == {"fan": 20}
     for record in done.summary["rounds"]:
@@ -82,7 +81,7 @@ def test_poisonous_and_failing_requests_end_as_error_rows_and_their_plms_go_on(c
         return answer
 
     scripted(monkeypatch, behaviour)
-    done = conduct(**SHORT)
+    done = conduct(**corpus.SHORT)
     errors = [row for key in done.steps("-filter") for row in done.records(key) if row["status"] == "error"]
     killed = [row for row in errors if row["plm"] == "fan"]
     assert "fan-r0-l1-0000002" in {row["id"] for row in killed}
@@ -101,4 +100,4 @@ def test_when_every_plm_fails_the_run_says_why(conduct, monkeypatch):
 
     scripted(monkeypatch, behaviour)
     with pytest.raises(StepError, match=r"round 0: no PLM wrote an acceptable text \(critic: .*out of ideas"):
-        conduct(**SHORT)
+        conduct(**corpus.SHORT)
