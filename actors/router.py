@@ -28,6 +28,8 @@ from configs.schema.expert import ExpertSpec
 from configs.schema.serve import Serving
 
 RETRY_S = 1.0
+IN_USER_CONFIG = "user_config"
+"""In place of the artefact among the arguments of a router: a change of those would start it again."""
 STARTS = 2
 """How often a router that does not start, or refuses an artefact, is started again."""
 CANARIES = 16
@@ -82,7 +84,7 @@ def build(args: Serving) -> serve.Application:
         max_constructor_retry_count=STARTS,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=RETRY_S),
         user_config={"artefact": args.artefact, "version": manifest["version"]},
-    ).bind(args.model_dump(mode="json"), experts)
+    ).bind({**args.model_dump(mode="json"), "artefact": IN_USER_CONFIG}, experts)
     return router
 
 

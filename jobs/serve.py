@@ -21,7 +21,7 @@ NAME = "amalgam"
 DEFAULT = "configs/serve/router.yaml"
 POLL_S = 0.5
 GRACE_S = 2.0
-"""In which requests may add up while a request is on its way: on top of what a request may take."""
+"""Time beyond a request's deadline after which Serve itself gives it up."""
 
 
 def main(

@@ -42,9 +42,11 @@ class Breaker:
         """A call begins; while the circuit is open it is the one that tries."""
         self.trying = self.opened is not None
 
-    def end(self, *, good: bool) -> None:
-        """A call ended."""
+    def end(self, *, good: bool | None) -> None:
+        """A call ended; None: in a way that says nothing about the expert."""
         self.trying = False
+        if good is None:
+            return
         self.failures = 0 if good else self.failures + 1
         if good:
             self.opened = None
@@ -76,21 +78,21 @@ class Caller:
             if attempt:
                 await asyncio.sleep(PAUSE_S * 2 ** (attempt - 1))
             self.breaker.begin()
-            limit = min(left, self.service.timeout_s)
+            limit, good = min(left, self.service.timeout_s), None
             try:
                 answers = await asyncio.wait_for(self.ask(texts), limit)
             except TimeoutError:
                 problem = f"no answer within {limit:.3g} s"
-                # A request in a hurry says nothing about the expert.
-                self.breaker.end(good=limit < self.service.timeout_s)
+                if limit == self.service.timeout_s:  # a request in a hurry says nothing about the expert
+                    good = False
             except BackPressureError:
                 problem = "it has too much to do"
-                self.breaker.end(good=True)
             except (RayError, RayServeException) as error:
                 problem = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-                self.breaker.end(good=False)
+                good = False
             else:
-                failed = [answer.error for answer in answers if answer.error]
-                self.breaker.end(good=len(failed) < len(answers))
+                good = not all(answer.error for answer in answers)
                 return answers
+            finally:  # also when the client has gone
+                self.breaker.end(good=good)
         raise CallError(problem)

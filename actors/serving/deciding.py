@@ -28,6 +28,10 @@ P95 = 1
 """Which of the quantiles of usual distances is the limit."""
 
 
+class RefusedError(Exception):
+    """Nobody may be asked, or at this price; the message says which."""
+
+
 class NobodyError(Exception):
     """No expert has answered; the message says why of each, `late` whether the time was up."""
 
@@ -110,7 +114,7 @@ class Decider:
         return bool(self.artefact.manifest["answer"] == "expert")
 
     async def decide(self, texts: Sequence[str], knobs: Knobs) -> list[Decision]:
-        """A decision for each text. NobodyError when no expert has answered about some of them."""
+        """A decision for each text. RefusedError, or NobodyError when no expert has answered about some."""
         request = _Request(self, texts, knobs)
         await request.walk_on()
         if self.chooses:
@@ -118,19 +122,22 @@ class Decider:
         return [request.decision(row) for row in range(len(texts))]
 
     def begin(self, size: int, knobs: Knobs) -> Walk:
-        """A walk for so many texts. ValueError when nobody may be asked at this price."""
+        """A walk for so many texts. RefusedError when nobody may be asked at this price."""
         names = self.artefact.experts
         may = [
             (not knobs.allow or name in knobs.allow) and name not in knobs.deny and caller.available
             for name, caller in zip(names, self.callers, strict=True)
         ]
         if not any(may):
-            raise ValueError("no expert may be asked")
+            raise RefusedError("no expert may be asked")
         least = {"frugal": knobs.min_experts, "full": len(names), "single": 1}[knobs.mode]
         most = {"frugal": knobs.max_experts, "full": None, "single": 1}[knobs.mode]
-        return self.artefact.policy.begin(
-            size, knobs.rate, allowed=may, budget=knobs.max_cost, min_experts=least, max_experts=most
-        )
+        try:
+            return self.artefact.policy.begin(
+                size, knobs.rate, allowed=may, budget=knobs.max_cost, min_experts=least, max_experts=most
+            )
+        except ValueError as error:
+            raise RefusedError(str(error)) from None
 
     def outputs(self) -> Outputs:
         """What is heard about the texts of one request."""

@@ -46,9 +46,6 @@ class Expert:
         """Answer texts of several requests."""
         return await asyncio.to_thread(self.model.answer, texts)
 
-    def check_health(self) -> None:
-        """The model is loaded, or the constructor has failed."""
-
 
 @serve.deployment(name=ENCODER)
 class Embedder:

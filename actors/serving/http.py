@@ -16,7 +16,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from actors.serving import access, api
-from actors.serving.deciding import Decider, Decision, Knobs, NobodyError
+from actors.serving.deciding import Decider, Decision, Knobs, NobodyError, RefusedError
 from actors.serving.measures import Measures
 from configs import __version__
 from configs.schema.serve import Serving
@@ -93,9 +93,12 @@ def _add_paths(app: FastAPI, core: Core) -> None:
     async def route(request: api.RouteRequest) -> api.Route:
         decider = core.decider
         knobs = _knobs(core, decider, request)
-        walk = _begun(decider, knobs)
+        try:
+            may = decider.begin(1, knobs).allowed[0]
+        except RefusedError as error:
+            raise _refused(decider, error) from None
         known = min(decider.artefact.policy.starts_, key=lambda rate: abs(rate - knobs.rate))
-        names, may = decider.artefact.experts, walk.allowed[0]
+        names = decider.artefact.experts
         points = decider.artefact.manifest["calibration"]
         return api.Route(
             artefact=decider.artefact.manifest["version"],
@@ -182,10 +185,12 @@ async def _answered(
             core.measures.decided(knobs.mode, decision)
         strange = [place for place, decision in enumerate(decisions) if decision.unseen]
         if strange and core.serving.router.unseen == "default":
-            only = Knobs(rate=0.0, allow=[str(core.serving.router.default_expert)], mode="single")
+            only = replace(knobs, allow=[str(core.serving.router.default_expert)], deny=(), mode="single")
             others = await _decided(decider, [texts[place] for place in strange], only)
             for place, other in zip(strange, others, strict=True):
-                decisions[place] = replace(other, unseen=True)
+                before = decisions[place]
+                calls, cost = before.calls + other.calls, before.cost + other.cost
+                decisions[place] = replace(other, calls=calls, cost=cost, unseen=True)
         elif strange and core.serving.router.unseen == "abstain":
             for place in strange:
                 decisions[place] = replace(decisions[place], answer=-1, response=None)
@@ -232,21 +237,20 @@ def _knobs(core: Core, decider: Decider, request: api.Limits) -> Knobs:
     )
 
 
-def _begun(decider: Decider, knobs: Knobs) -> Any:  # noqa: ANN401
-    try:
-        return decider.begin(1, knobs)
-    except ValueError as error:
-        closed = [caller.name for caller in decider.callers if not caller.available]
-        if closed:
-            message = f"{error}; unavailable: {', '.join(closed)}"
-            raise api.ApiError(503, "no_expert", message, **{"Retry-After": "1"}) from None
-        raise api.ApiError(422, "no_expert", str(error)) from None
+def _refused(decider: Decider, error: RefusedError) -> api.ApiError:
+    """The fault of the request, or of experts that keep failing."""
+    closed = [caller.name for caller in decider.callers if not caller.available]
+    if not closed:
+        return api.ApiError(422, "no_expert", str(error))
+    message = f"{error}; unavailable: {', '.join(closed)}"
+    return api.ApiError(503, "no_expert", message, **{"Retry-After": "1"})
 
 
 async def _decided(decider: Decider, texts: list[str], knobs: Knobs) -> list[Decision]:
-    _begun(decider, knobs)
     try:
         return await decider.decide(texts, knobs)
+    except RefusedError as error:
+        raise _refused(decider, error) from None
     except NobodyError as error:
         message = f"no expert has answered: {error}"
         if error.late:

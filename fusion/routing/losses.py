@@ -61,7 +61,7 @@ class KnnLosses:
 
     `leave_one_out` keeps a stored item out of its own neighbourhood. Rows that were never asked for are not
     computed; `build` computes whole tables, and `add` takes over those that others built. Of other tables
-    those used last are kept, `memory` bytes at most.
+    those begun last are kept, `memory` bytes at most.
     """
 
     def __init__(

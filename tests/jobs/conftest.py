@@ -71,17 +71,18 @@ def address(ray_session) -> str:
 @pytest.fixture(scope="session")
 def finished(tiny, jobs, address, tmp_path_factory) -> Path:
     """The directory of the small job, run by the command line without disturbance."""
-    run = tmp_path_factory.mktemp("finished") / "run"
-    done = jobs("fusegen", tiny / "job.yaml", "--run", run, "--address", address)
-    assert done.returncode == 0, done.stderr
-    return run
+    return undisturbed(jobs, tiny / "job.yaml", address, tmp_path_factory.mktemp("finished") / "run")
 
 
 @pytest.fixture(scope="session")
 def quick(tiny, jobs, address, tmp_path_factory) -> Path:
     """The same of the job that trains no transformer."""
-    run = tmp_path_factory.mktemp("quick") / "run"
-    done = jobs("fusegen", tiny / "quick.yaml", "--run", run, "--address", address)
+    return undisturbed(jobs, tiny / "quick.yaml", address, tmp_path_factory.mktemp("quick") / "run")
+
+
+def undisturbed(jobs: CommandLine, config: Path, address: str, run: Path) -> Path:
+    """Run a job to its end."""
+    done = jobs("fusegen", config, "--run", run, "--address", address)
     assert done.returncode == 0, done.stderr
     return run
 

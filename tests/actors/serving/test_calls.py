@@ -70,6 +70,26 @@ def test_a_call_ends_with_its_time_and_its_reason():
     assert caller.breaker.failures == 0  # the request was in a hurry
 
 
+def test_what_says_nothing_about_an_expert_neither_closes_its_circuit_nor_blocks_it():
+    clock = Clock()
+    breaker = Breaker(Circuit(failures=1, cool_down_s=10), clock)
+    breaker.end(good=False)
+    clock.now = 10
+
+    async def ask(texts):
+        await asyncio.sleep(30)
+
+    async def gone():
+        call = asyncio.create_task(Caller("one", ask, Service(), breaker)(["a"], time.monotonic() + 60))
+        await asyncio.sleep(0.01)
+        assert not breaker.closed  # it tries
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+
+    asyncio.run(gone())
+    assert breaker.closed and breaker.opened is not None  # the next may try
+
+
 def test_an_open_circuit_is_not_asked():
     async def ask(texts):
         raise RayActorError

@@ -52,6 +52,12 @@ def classify(url: str, **knobs) -> httpx.Response:
     return httpx.post(f"{url}/v1/classify", json={"texts": FILMS, **knobs}, timeout=60)
 
 
+def replicas(deployment: str) -> set[int]:
+    """Process ids of a deployment."""
+    below = psutil.Process().children(recursive=True)
+    return {p.pid for p in below if f":{deployment}" in " ".join(p.cmdline())}
+
+
 def eventually(what: Callable[[], bool], seconds: float = 60) -> None:
     """Wait until something holds."""
     deadline = time.monotonic() + seconds
@@ -68,9 +74,8 @@ def test_answers_are_those_without_serve(url, site):
 
 
 def test_a_killed_expert_is_left_out_until_it_is_back(url):
-    below = psutil.Process().children(recursive=True)
-    (victim,) = [process for process in below if "expert-cheap" in " ".join(process.cmdline())]
-    victim.kill()
+    (victim,) = replicas("expert-cheap")
+    psutil.Process(victim).kill()
     responses = [classify(url, mode="full") for _ in range(4)]
     assert {response.status_code for response in responses} == {200}
     for response in responses:
