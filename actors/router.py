@@ -3,7 +3,8 @@
     client -> Router (ingress: keys, limits, decisions) -> one deployment per expert
 
 Nothing of a request outlives it. What changes while the router runs, the artefact, comes as `user_config`:
-a new one is loaded beside the old one, tried, and takes its place for requests that come after.
+a new one is loaded beside the old one, tried, and takes its place for requests that come after. (Serve starts
+processes again when the arguments of an application change, but not when `user_config` does.)
 """
 
 from typing import Any
@@ -14,32 +15,54 @@ from ray import serve
 from ray.serve.config import BackpressureConfig
 from ray.serve.handle import DeploymentHandle
 
+from actors.experts.base import Answerer, load_expert
 from actors.routing import artefact as artefacts
-from actors.routing.artefact import Artefact
-from actors.serving import access
+from actors.routing.artefact import Artefact, ArtefactError
+from actors.serving import access, single
 from actors.serving.calls import Breaker, Caller
 from actors.serving.deciding import Decider
-from actors.serving.experts import ENCODER, Embedder, asking, deployment, embedding
+from actors.serving.experts import ENCODER, Embedder, asking, asking_here, deployment, embedding
 from actors.serving.http import application
 from actors.serving.measures import Measures
 from cluster.storage import Storage
 from configs.schema.base import ConfigError
 from configs.schema.expert import ExpertSpec
 from configs.schema.serve import Serving
+from fusion.routing.alone import Alone
 
 RETRY_S = 1.0
-IN_USER_CONFIG = "user_config"
-"""In place of the artefact among the arguments of a router: a change of those would start it again."""
 STARTS = 2
 """How often a router that does not start, or refuses an artefact, is started again."""
 CANARIES = 16
 """Stored items that a new artefact must decide about before it is used."""
 
 
-def artefact_at(place: str) -> Storage:
-    """The storage of an artefact, given its folder or its run."""
+def about(place: str) -> dict[str, Any]:
+    """The manifest of what is served, given an artefact's folder, or a run."""
+    run, files = _found(place)
+    if files is None:
+        return single.manifest_of(run)
+    if not files.exists(artefacts.MANIFEST):
+        raise ArtefactError(
+            f"{run.uri}: neither a finished run of `jobs foe` or `jobs fusegen` nor an artefact"
+        )
+    manifest: dict[str, Any] = files.read_json(artefacts.MANIFEST)
+    return manifest
+
+
+def opened(place: str) -> Artefact:
+    """The same with all that it was learnt from, checked."""
+    run, files = _found(place)
+    about(place)  # says in one line what is wrong with the place
+    return single.single(run) if files is None else artefacts.read(files)
+
+
+def _found(place: str) -> tuple[Storage, Storage | None]:
+    """What lies there, and in it the artefact; None where a model is alone."""
     files = Storage(place)
-    return files.below("artefact") if files.exists("artefact") else files
+    if files.exists(f"artefact/{artefacts.MANIFEST}"):
+        return files, files.below("artefact")
+    return files, None if single.finished(files) else files
 
 
 def specs_of(serving: Serving, manifest: dict[str, Any]) -> list[ExpertSpec]:
@@ -66,12 +89,15 @@ def specs_of(serving: Serving, manifest: dict[str, Any]) -> list[ExpertSpec]:
 
 def build(args: Serving) -> serve.Application:
     """The application: a router, and a deployment per expert."""
-    files = artefact_at(args.artefact)
-    manifest = files.read_json(artefacts.MANIFEST)
+    manifest = about(args.artefact)
     specs = specs_of(args, manifest)
     access.digests(args.access)  # a missing key is better noticed here
     labels, seed = manifest["classes"], manifest["settings"]["seed"]
-    experts = {spec.name: deployment(spec, args.service_of(spec.name), labels, seed) for spec in specs}
+    experts = {
+        spec.name: deployment(spec, args.service_of(spec.name), labels, seed)
+        for spec in specs
+        if args.service_of(spec.name).placement == "own"
+    }
     if manifest["answer"] == "expert":
         encoder = {"num_cpus": args.service.num_cpus, "num_gpus": 0}
         spec = manifest["features"]["encoder"]
@@ -84,7 +110,7 @@ def build(args: Serving) -> serve.Application:
         max_constructor_retry_count=STARTS,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=RETRY_S),
         user_config={"artefact": args.artefact, "version": manifest["version"]},
-    ).bind({**args.model_dump(mode="json"), "artefact": IN_USER_CONFIG}, experts)
+    ).bind(args.model_dump(mode="json"), experts)
     return router
 
 
@@ -97,7 +123,8 @@ class Router:
         self.serving = Serving.model_validate(serving)
         self.handles, self.measures = experts, Measures()
         self.keys = access.digests(self.serving.access)
-        self.breakers = {name: Breaker(self.serving.router.circuit) for name in experts if name != ENCODER}
+        self.models: dict[str, Answerer] = {}
+        self.breakers: dict[str, Breaker] = {}
         self.decider: Decider
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -105,7 +132,7 @@ class Router:
 
     def reconfigure(self, config: dict[str, Any]) -> None:
         """Load an artefact, try it, and let it decide from now on; one that does not fit is refused."""
-        loaded = artefacts.read(artefact_at(config["artefact"]))
+        loaded = opened(config["artefact"])
         wanted = config.get("version", loaded.manifest["version"])
         if loaded.manifest["version"] != wanted:
             raise ValueError(f"{config['artefact']} is version {loaded.manifest['version']}, not {wanted}")
@@ -115,25 +142,29 @@ class Router:
 
     def _decider(self, loaded: Artefact) -> Decider:
         specs = specs_of(self.serving, loaded.manifest)
-        unknown = [spec.name for spec in specs if spec.name not in self.handles]
-        if unknown:
-            raise ValueError(f"expert {unknown[0]} of the artefact is not served; start again to add experts")
-        callers = [
-            Caller(
-                spec.name,
-                asking(self.handles[spec.name]),
-                self.serving.service_of(spec.name),
-                self.breakers[spec.name],
-            )
-            for spec in specs
-        ]
+        callers = [self._caller(spec, loaded.manifest) for spec in specs]
         encoder = self.handles.get(ENCODER)
         return Decider(loaded, specs, callers, encoder and embedding(encoder))
+
+    def _caller(self, spec: ExpertSpec, manifest: dict[str, Any]) -> Caller:
+        """How an expert is asked: where it is served, or here."""
+        service = self.serving.service_of(spec.name)
+        if service.placement == "router" and spec.name not in self.models:
+            seed = manifest["settings"]["seed"]
+            self.models[spec.name] = load_expert(spec, manifest["classes"], seed)
+        elif service.placement == "own" and spec.name not in self.handles:
+            raise ValueError(f"expert {spec.name} of the artefact is not served; start again to add experts")
+        model = self.models.get(spec.name)
+        ask = asking(self.handles[spec.name]) if model is None else asking_here(model)
+        breaker = self.breakers.setdefault(spec.name, Breaker(self.serving.router.circuit))
+        return Caller(spec.name, ask, service, breaker)
 
 
 def try_out(loaded: Artefact) -> None:
     """Decide about a few stored items: an artefact that cannot must not replace one that can. It also makes
     what the first request would have to wait for."""
+    if isinstance(loaded.policy, Alone):  # nothing is stored
+        return
     policy, few = loaded.policy, np.arange(min(CANARIES, len(loaded.policy.stored_)))
     walk = policy.begin(len(few), loaded.manifest["rate"])
     found = walk.run(lambda expert, rows: policy.stored_.blocks[expert][few[rows]])[0]

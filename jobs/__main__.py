@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
+from cluster.proxy import prefer_haproxy
 from cluster.session import SessionError
 from cluster.storage import ResumeError, StorageError
 from configs.schema.base import ConfigError
@@ -144,7 +145,10 @@ def pretrain(config: ConfigFile, overrides: Overrides = None) -> None:
 @app.command()
 def serve(
     artefact: Annotated[
-        str, typer.Argument(metavar="RUN_OR_ARTEFACT", help="A run of `jobs foe`, or an artefact's folder.")
+        str,
+        typer.Argument(
+            metavar="RUN_OR_ARTEFACT", help="A run of `jobs foe` or `jobs fusegen`, or an artefact's folder."
+        ),
     ],
     overrides: Overrides = None,
     config: Annotated[
@@ -152,13 +156,19 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 8000,
+    no_auth: Annotated[
+        bool,
+        typer.Option("--no-auth", help="Ask for no API keys, whatever the configuration says."),
+    ] = False,
     plan: Plan = False,
     address: Address = "auto",
 ) -> None:
-    """Serve a router and its experts over HTTP, until interrupted."""
+    """Serve a router and its experts over HTTP, until interrupted; prints `ready URL` once it answers."""
+    prefer_haproxy(address)
     from jobs import serve as job
 
-    job.main(artefact, overrides or [], config, address=address, host=host, port=port, plan=plan)
+    options = {"address": address, "host": host, "port": port}
+    job.main(artefact, overrides or [], config, **options, auth=not no_auth, plan=plan)
 
 
 @app.command(name="bench-serve")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
 import numpy as np
 import typer
 
@@ -18,6 +18,8 @@ from configs.schema.base import ConfigError
 
 WAITING = 1000
 """Requests under way at most in an open loop: more would measure this machine."""
+TIMEOUT_S = 60.0
+"""After which a request is given up."""
 TEXTS = ("A clever, warm film.", "A dull, tedious mess.", "I asked for a refund.", "I would see it again.")
 
 
@@ -51,12 +53,14 @@ async def load(
     """Send requests for so long, one text each; what came back, and the time that it took."""
     seen, bodies = Seen(), itertools.cycle(texts)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    limits = httpx.Limits(max_connections=concurrency if rate is None else WAITING)
-    async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits, timeout=60) as client:
+    connector = aiohttp.TCPConnector(limit=concurrency if rate is None else WAITING)
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    async with aiohttp.ClientSession(url, headers=headers, connector=connector, timeout=timeout) as client:
         try:
-            about = (await client.get("/v1/artefact")).raise_for_status().json()
-        except (httpx.HTTPError, ValueError) as error:
-            raise ConfigError(f"{url}: no router answers there: {error}") from None
+            async with client.get("/v1/artefact", raise_for_status=True) as response:
+                about = await response.json()
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise ConfigError(f"{url}: no router answers there: {error or 'no time left'}") from None
         send = _chat if about["answer"] == "expert" else _classify
         await send(client, Seen(), next(bodies))  # what only a first request waits for
         started = time.perf_counter()
@@ -102,35 +106,35 @@ def table(seen: Seen, took: float) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-async def _classify(client: httpx.AsyncClient, seen: Seen, text: str) -> None:
-    found = await _post(client, seen, "/v1/classify", {"texts": [text]})
+async def _classify(client: aiohttp.ClientSession, seen: Seen, text: str) -> None:
+    found = await _post(client, seen, "/v1/classify", {"inputs": [text]})
     if found:
-        _count(seen, found["results"][0]["trace"])
+        _count(seen, found["results"][0])
 
 
-async def _chat(client: httpx.AsyncClient, seen: Seen, text: str) -> None:
+async def _chat(client: aiohttp.ClientSession, seen: Seen, text: str) -> None:
     body = {"messages": [{"role": "user", "content": text}]}
     found = await _post(client, seen, "/v1/chat/completions", body)
     if found:
         _count(seen, found["amalgam"])
 
 
-async def _post(client: httpx.AsyncClient, seen: Seen, path: str, body: dict[str, Any]) -> Any:  # noqa: ANN401
+async def _post(client: aiohttp.ClientSession, seen: Seen, path: str, body: dict[str, Any]) -> Any:  # noqa: ANN401
     started = time.perf_counter()
     try:
-        response = await client.post(path, json=body)
-    except httpx.HTTPError as error:
+        async with client.post(path, json=body) as response:
+            found = await response.json() if response.ok else None
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         seen.outcomes[type(error).__name__] += 1
         return None
-    seen.outcomes[str(response.status_code)] += 1
-    if response.status_code != httpx.codes.OK:
-        return None
-    seen.latencies.append(time.perf_counter() - started)
-    return response.json()
+    seen.outcomes[str(response.status)] += 1
+    if response.ok:
+        seen.latencies.append(time.perf_counter() - started)
+    return found
 
 
 def _count(seen: Seen, trace: dict[str, Any]) -> None:
-    seen.experts.append(len(trace["steps"]))
+    seen.experts.append(len(trace["experts"]))
     seen.cost += trace["cost"]
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import ipaddress
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,3 +41,16 @@ def allowed(header: str | None, known: Sequence[str]) -> bool:
     mine = digest(key.strip())
     matches = [hmac.compare_digest(mine, one) for one in known]  # all of them, whatever the first says
     return scheme.lower() == "bearer" and any(matches)
+
+
+def elsewhere(host: str) -> bool:
+    """Whether an address is one of other machines, or one that they reach."""
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def loopback(host: str) -> bool:
+    """Whether what listens at a host is reached from this machine alone."""
+    return host == "localhost" or (host[:1].isdigit() and not elsewhere(host)) or host == "::1"

@@ -20,6 +20,7 @@ class Limits(BaseModel):
     max_cost: NonNegativeFloat | None = Field(None, description="What a text may cost at most.")
     max_experts: PositiveInt | None = Field(None, description="Experts that are asked at most.")
     min_experts: PositiveInt | None = Field(None, description="Experts that are asked at least.")
+    first_stage: PositiveInt | None = Field(None, description="Experts that are asked side by side at first.")
     deadline_ms: PositiveFloat | None = Field(
         None, description="Time after which the answer is given with what is known."
     )
@@ -32,10 +33,10 @@ class ClassifyRequest(Limits):
     """Texts to give labels to."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"texts": ["A clever, warm film."], "lambda": 0.01}]}
+        json_schema_extra={"examples": [{"inputs": ["A clever, warm film."], "lambda": 0.01}]}
     )
 
-    texts: list[Text] = Field(min_length=1, description="The texts.")
+    inputs: list[Text] = Field(min_length=1, description="The texts.")
 
 
 class Part(BaseModel):
@@ -96,21 +97,21 @@ class Step(BaseModel):
 class Trace(BaseModel):
     """Who was asked, in order, and why no further."""
 
-    steps: list[Step]
-    answered_by: str | None = Field(None, description="Whose response is given, where one is chosen.")
-    stopped: str = Field(description="gain, budget, all, limit, unavailable, deadline.")
-    cost: float
+    experts: list[str] = Field(description="Those that answered, in the order of their answers.")
+    cost: float = Field(description="Price of all calls, also of those that failed.")
     unit: str
+    stop_reason: str = Field(description="gain, budget, all, limit, unavailable, deadline.")
+    steps: list[Step] = Field(description="All calls, also those that failed.")
+    answered_by: str | None = Field(None, description="Whose response is given, where one is chosen.")
     distance: float = Field(description="Mean squared distance to the most similar stored items.")
     unseen: bool | None = Field(description="Whether the text is unlike what is stored; null: not known.")
 
 
-class Labelled(BaseModel):
-    """The answer about one text."""
+class Labelled(Trace):
+    """The answer about one text, and how it came about."""
 
     label: str | None = Field(description="The label; null where the router abstains.")
     scores: dict[str, float]
-    trace: Trace
 
 
 class Classified(BaseModel):
@@ -237,8 +238,22 @@ def usage(decision: Decision) -> Usage:
 
 def trace(decision: Decision, unit: str, answered_by: str | None = None) -> Trace:
     """How a decision came about."""
-    return Trace(
-        steps=[
+    return Trace(**_trace(decision, unit), answered_by=answered_by)
+
+
+def labelled(decision: Decision, label: str | None, classes: list[str], unit: str) -> Labelled:
+    """A decision as an answer."""
+    scores = {name: round(float(s), 6) for name, s in zip(classes, decision.scores, strict=True)}
+    return Labelled(label=label, scores=scores, **_trace(decision, unit))
+
+
+def _trace(decision: Decision, unit: str) -> dict[str, Any]:
+    return {
+        "experts": [call.expert for call in decision.calls if call.error is None],
+        "cost": round(decision.cost, 9),
+        "unit": unit,
+        "stop_reason": decision.reason,
+        "steps": [
             Step(
                 expert=call.expert,
                 latency_ms=call.latency_ms,
@@ -248,16 +263,6 @@ def trace(decision: Decision, unit: str, answered_by: str | None = None) -> Trac
             )
             for call in decision.calls
         ],
-        answered_by=answered_by,
-        stopped=decision.reason,
-        cost=round(decision.cost, 9),
-        unit=unit,
-        distance=round(decision.distance, 9),
-        unseen=decision.unseen,
-    )
-
-
-def labelled(decision: Decision, label: str | None, classes: list[str], unit: str) -> Labelled:
-    """A decision as an answer."""
-    scores = {name: round(float(s), 6) for name, s in zip(classes, decision.scores, strict=True)}
-    return Labelled(label=label, scores=scores, trace=trace(decision, unit))
+        "distance": round(decision.distance, 9),
+        "unseen": decision.unseen,
+    }

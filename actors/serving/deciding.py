@@ -19,6 +19,7 @@ from actors.routing.assembling import gists, price_of
 from actors.serving.calls import Caller, CallError
 from actors.serving.outputs import Embed, Labels, Outputs, Responses
 from configs.schema.expert import ExpertSpec
+from fusion.routing.alone import AloneWalk
 from fusion.routing.frugal import Walk, Walks
 from fusion.routing.neighbours import Floats, Ints
 
@@ -48,6 +49,7 @@ class Knobs:
     max_cost: float | None = None
     max_experts: int | None = None
     min_experts: int | None = None
+    first_stage: int = 1
     deadline_s: float = 30.0
     allow: Sequence[str] = ()
     deny: Sequence[str] = ()
@@ -82,8 +84,13 @@ class Decision:
     reason: str
     cost: float
     distance: float
-    unseen: bool | None
-    """Whether the text is unlike anything stored; None where nothing is known of these experts."""
+    usual: float | None
+    """The distance that 95 % of stored items keep within; None where nothing is known of these experts."""
+
+    @property
+    def unseen(self) -> bool | None:
+        """Whether the text is unlike anything stored; None where that is not known."""
+        return None if self.usual is None else self.distance > self.usual
 
 
 @dataclass
@@ -121,20 +128,43 @@ class Decider:
             await asyncio.gather(*(request.respond(row) for row in range(len(texts))))
         return [request.decision(row) for row in range(len(texts))]
 
-    def begin(self, size: int, knobs: Knobs) -> Walk:
-        """A walk for so many texts. RefusedError when nobody may be asked at this price."""
-        names = self.artefact.experts
-        may = [
-            (not knobs.allow or name in knobs.allow) and name not in knobs.deny and caller.available
-            for name, caller in zip(names, self.callers, strict=True)
+    def may(self, knobs: Knobs) -> list[bool]:
+        """Which experts may be asked. RefusedError when nobody may."""
+        found = [
+            (not knobs.allow or caller.name in knobs.allow)
+            and caller.name not in knobs.deny
+            and caller.available
+            for caller in self.callers
         ]
-        if not any(may):
+        if not any(found):
             raise RefusedError("no expert may be asked")
-        least = {"frugal": knobs.min_experts, "full": len(names), "single": 1}[knobs.mode]
+        return found
+
+    def at_first(self, knobs: Knobs) -> list[int]:
+        """Experts that are asked before anything is decided, side by side."""
+        may = self.may(knobs)
+        if knobs.mode == "full":
+            return [expert for expert, can in enumerate(may) if can]
+        if knobs.mode == "single" or knobs.first_stage == 1:
+            return []
+        most = min(knobs.first_stage, knobs.max_experts or knobs.first_stage)
+        return list(self.artefact.policy.forward(most, knobs.rate, allowed=may, budget=knobs.max_cost))
+
+    def begin(self, size: int, knobs: Knobs, asked: Sequence[int] = ()) -> Walk | AloneWalk:
+        """A walk for so many texts, about which some experts are asked already. RefusedError when nobody may
+        be asked at this price."""
+        least = {"frugal": knobs.min_experts, "full": len(self.callers), "single": 1}[knobs.mode]
         most = {"frugal": knobs.max_experts, "full": None, "single": 1}[knobs.mode]
+        policy, may = self.artefact.policy, self.may(knobs)
         try:
-            return self.artefact.policy.begin(
-                size, knobs.rate, allowed=may, budget=knobs.max_cost, min_experts=least, max_experts=most
+            return policy.begin(
+                size,
+                knobs.rate,
+                allowed=may,
+                budget=knobs.max_cost,
+                min_experts=least,
+                max_experts=most,
+                paid=asked,
             )
         except ValueError as error:
             raise RefusedError(str(error)) from None
@@ -152,7 +182,8 @@ class _Request:
 
     def __init__(self, decider: Decider, texts: Sequence[str], knobs: Knobs) -> None:
         self.decider, self.texts, self.knobs = decider, texts, knobs
-        self.walk, self.outputs = decider.begin(len(texts), knobs), decider.outputs()
+        self.first = decider.at_first(knobs)
+        self.walk, self.outputs = decider.begin(len(texts), knobs, self.first), decider.outputs()
         self.until = time.monotonic() + knobs.deadline_s
         self.heard = [Heard() for _ in texts]
         self.names = decider.artefact.experts
@@ -160,9 +191,7 @@ class _Request:
     async def walk_on(self) -> None:
         """Ask as the walk wants until it is done."""
         walk = self.walk
-        if self.knobs.mode == "full":
-            may = np.flatnonzero(walk.allowed[0]).tolist()
-            await self._ask(dict.fromkeys(may, np.arange(len(self.texts))))
+        await self._ask(dict.fromkeys(self.first, np.arange(len(self.texts))))
         while not walk.done:
             while wanted := walk.wanted():
                 await self._ask(wanted)
@@ -203,7 +232,7 @@ class _Request:
         places = {self.names[e]: place for place, e in enumerate(seen) if e < k}
         last = len(order)
         calls = sorted(heard.calls, key=lambda c: order.index(c.expert) if c.expert in order else last)
-        limit = self.decider.limits.get(",".join(map(str, sorted(seen))))
+        limits = self.decider.limits.get(",".join(map(str, sorted(seen))))
         scores, answer = found.scores[row], int(found.answers[row])
         shares = not self.decider.chooses and scores.sum() > 0
         return Decision(
@@ -214,7 +243,7 @@ class _Request:
             str(found.reasons[row]),
             heard.cost,
             float(found.distance[row]),
-            None if limit is None else float(found.distance[row]) > limit[P95],
+            None if limits is None else float(limits[P95]),
         )
 
     def _response(self, row: int, expert: int) -> str | None:

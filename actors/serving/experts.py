@@ -13,7 +13,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from actors.encoder import Encoder
-from actors.experts.base import Answer, load_expert
+from actors.experts.base import Answer, Answerer, load_expert
 from actors.serving.calls import Ask, CallError
 from actors.serving.outputs import Embed
 from configs.schema.expert import ExpertSpec
@@ -110,5 +110,14 @@ def asking(handle: DeploymentHandle) -> Ask:
     async def ask(texts: Sequence[str]) -> list[Answer]:
         answers: list[Answer] = await call.remote(list(texts))
         return answers
+
+    return ask
+
+
+def asking_here(model: Answerer) -> Ask:
+    """How the router asks a model that it holds itself."""
+
+    async def ask(texts: Sequence[str]) -> list[Answer]:
+        return await asyncio.to_thread(model.answer, texts)
 
     return ask

@@ -29,6 +29,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": text}
     for status, text in {
         401: "No API key, or a wrong one.",
+        403: "The router has no API keys, and the request comes from another machine.",
         408: "The request took too long.",
         413: "The request is too large.",
         422: "The request is not what is described here.",
@@ -111,11 +112,11 @@ def _add_paths(app: FastAPI, core: Core) -> None:
     @app.post("/v1/classify", summary="Labels of texts, and how they came about")
     async def classify(request: api.ClassifyRequest, http: Request) -> api.Classified:
         decider, most = core.decider, core.serving.router.max_texts
-        if len(request.texts) > most:
-            raise api.ApiError(413, "too_many_texts", f"texts: {len(request.texts)}; at most {most}")
+        if len(request.inputs) > most:
+            raise api.ApiError(413, "too_many_inputs", f"inputs: {len(request.inputs)}; at most {most}")
         if decider.chooses:
             raise api.ApiError(404, "no_labels", "this artefact chooses responses; use /v1/chat/completions")
-        found = await _answered(core, decider, http, request.texts, _knobs(core, decider, request))
+        found = await _answered(core, decider, http, request.inputs, _knobs(core, decider, request))
         about = decider.artefact.manifest
         results = [api.labelled(d, _said(decider, d), about["classes"], about["unit"]) for d in found]
         return api.Classified(artefact=about["version"], results=results)
@@ -189,8 +190,13 @@ async def _answered(
             others = await _decided(decider, [texts[place] for place in strange], only)
             for place, other in zip(strange, others, strict=True):
                 before = decisions[place]
-                calls, cost = before.calls + other.calls, before.cost + other.cost
-                decisions[place] = replace(other, calls=calls, cost=cost, unseen=True)
+                decisions[place] = replace(
+                    other,
+                    calls=before.calls + other.calls,
+                    cost=before.cost + other.cost,
+                    distance=before.distance,
+                    usual=before.usual,
+                )
         elif strange and core.serving.router.unseen == "abstain":
             for place in strange:
                 decisions[place] = replace(decisions[place], answer=-1, response=None)
@@ -230,6 +236,7 @@ def _knobs(core: Core, decider: Decider, request: api.Limits) -> Knobs:
         max_cost=request.max_cost,
         max_experts=request.max_experts,
         min_experts=request.min_experts,
+        first_stage=request.first_stage or core.serving.router.first_stage,
         deadline_s=(request.deadline_ms or core.serving.router.deadline_ms) / 1e3,
         allow=request.allow,
         deny=request.deny,
@@ -285,8 +292,11 @@ class Guard:
             return
         headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
         try:
-            known = not self.core.keys or scope["path"] in OPEN
-            if not known and not access.allowed(headers.get("authorization"), self.core.keys):
+            if not self.core.keys:
+                _only_from_here(scope)
+            elif scope["path"] not in OPEN and not access.allowed(
+                headers.get("authorization"), self.core.keys
+            ):
                 message = "give an API key: Authorization: Bearer KEY"
                 raise api.ApiError(401, "invalid_api_key", message, **{"WWW-Authenticate": "Bearer"})
             await self.app(scope, await self._read(headers, receive), send)
@@ -309,6 +319,14 @@ class Guard:
         if size > most:
             raise api.ApiError(413, "too_large", f"the body is larger than {most} bytes")
         return _once({"type": "http.request", "body": b"".join(parts), "more_body": False}, receive)
+
+
+def _only_from_here(scope: Scope) -> None:
+    """Refuse other machines: replicas listen at all addresses, whatever the proxy before them does."""
+    client = scope.get("client")
+    if client and access.elsewhere(client[0]):
+        message = "without API keys only this machine is served; set access.keys_env or access.keys_file"
+        raise api.ApiError(403, "no_api_keys", message)
 
 
 def _once(message: MutableMapping[str, Any], receive: Receive) -> Receive:

@@ -37,6 +37,11 @@ class Measures:
         )
         self.cost = Counter("amalgam_cost", description="Prices of calls, in the artefact's unit.")
         self.stops = Counter("amalgam_stops", description="Why walks stop.", tag_keys=("reason",))
+        self.novelty = Histogram(
+            "amalgam_novelty",
+            description="Distance to stored items as a share of what is usual (p95); grows as texts drift.",
+            boundaries=[0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 5, 10],
+        )
         self.unseen = Counter("amalgam_unseen", description="Texts unlike anything stored.")
 
     def ended(self, mode: str, outcome: str, seconds: float) -> None:
@@ -53,5 +58,7 @@ class Measures:
         self.stops.inc(tags={"reason": decision.reason})
         if decision.cost > 0:
             self.cost.inc(decision.cost)
+        if decision.usual:
+            self.novelty.observe(decision.distance / decision.usual)
         if decision.unseen:
             self.unseen.inc()

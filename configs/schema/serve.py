@@ -11,6 +11,9 @@ from configs.schema.expert import ExpertSpec
 class Service(Strict):
     """How an expert is served."""
 
+    placement: Literal["own", "router"] = "own"
+    """`own`: processes of its own; `router`: within each process that decides, which spares small
+    classifiers the way there. Then CPUs, GPUs, replicas and batches are those of the router."""
     num_cpus: NonNegativeFloat = 1.0
     """CPUs that Ray reserves for a process."""
     num_gpus: NonNegativeFloat = 0.0
@@ -25,8 +28,9 @@ class Service(Strict):
     """Requests that a process should have at a time."""
     batch_size: PositiveInt = 16
     """Texts that a process answers together at most."""
-    batch_wait_ms: NonNegativeFloat = 5
-    """Time in which texts of several requests are collected for that."""
+    batch_wait_ms: NonNegativeFloat = 0
+    """How long a process that has nothing else to do waits for further texts; those that come while it
+    works are answered together in any case."""
     timeout_s: PositiveFloat = 30
     """Time in which a call must be answered; then the expert has failed."""
     retries: NonNegativeInt = 1
@@ -73,6 +77,9 @@ class Router(Strict):
     """CPUs that Ray reserves for each."""
     rate: NonNegativeFloat | None = None
     """Lambda where a request names none; the artefact's recommendation when empty."""
+    first_stage: PositiveInt = 1
+    """Experts that are asked side by side at first, where it does not say so itself: quicker than one after
+    another, and dearer."""
     unseen: Literal["continue", "default", "abstain"] = "continue"
     """What is done about a request unlike anything stored: decide all the same, take the answer of
     `default_expert`, or give none."""

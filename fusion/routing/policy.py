@@ -141,12 +141,20 @@ class _Frugal(BaseEstimator):
         budget: float | None = None,
         min_experts: int | None = None,
         max_experts: int | None = None,
+        paid: Sequence[int] = (),
     ) -> Walk:
         """A walk over `size` requests about which nobody has been asked yet, to be taken step by step; the
-        rest as of `sweep`. At a new rate the experts are preferred as at the known one that is nearest."""
+        rest as of `sweep`. At a new rate the experts are preferred as at the known one that is nearest.
+        Experts that are `paid`, as they are asked in any case, cost nothing more."""
         check_is_fitted(self)
         rate = self.rate if rate is None else rate
         known = min(self.starts_, key=lambda one: (abs(one - rate), one), default=rate)
+        charged, may = self._may(size, prices, allowed)
+        if paid:
+            charged, already = charged.copy(), list(paid)
+            if budget is not None:
+                budget -= float(charged[:, already].sum(axis=1).max(initial=0))
+            charged[:, already] = 0
         rules = self._rules(rate, budget)
         free = self.stored_.experts - self._experts
         rules = replace(
@@ -154,7 +162,39 @@ class _Frugal(BaseEstimator):
             min_experts=rules.min_experts if min_experts is None else min_experts + free,
             max_experts=rules.max_experts if max_experts is None else max_experts + free,
         )
-        return self._walk([(rules, self.starts(known))], *self._may(size, prices, allowed), None)
+        return self._walk([(rules, self.starts(known))], charged, may, None)
+
+    def forward(
+        self,
+        size: int,
+        rate: float | None = None,
+        *,
+        allowed: ArrayLike | None = None,
+        budget: float | None = None,
+    ) -> list[int]:
+        """Up to `size` experts within the budget, chosen one after another so that the stored items lose as
+        little as they can: whom to ask at once, without looking at a request."""
+        check_is_fitted(self)
+        rate = self.rate if rate is None else rate
+        may = np.ones(self._experts, bool) if allowed is None else np.asarray(allowed, bool)
+        left, found = self._rules(rate, budget).budget, list[int]()
+        while len(found) < size:
+            fits = [e for e in np.flatnonzero(may).tolist() if e not in found and self.prices_[e] <= left]
+            if not fits:
+                break
+            found.append(min(fits, key=lambda expert: self._lost((*found, expert), rate)))
+            left -= self.prices_[found[-1]]
+        return found
+
+    def _lost(self, experts: Sequence[int], rate: float) -> float:
+        """What asking some experts, and no others, loses at the stored items, prices included."""
+        rows, contexts = np.arange(len(self.stored_)), range(self._experts, self.stored_.experts)
+        table = self.losses_.at(tuple(sorted((*experts, *contexts))), rows)
+        if self.stored_.chooses:
+            charges = rate * self.prices_[: self._experts]
+            charges[list(experts)] = 0
+            table = missed(self.stored_.values, table[:, None], charges[None, None])
+        return float(table.mean() + rate * self.prices_[list(experts)].sum())
 
     def _may(
         self, size: int, prices: ArrayLike | None, allowed: ArrayLike | None
@@ -240,18 +280,7 @@ class _Frugal(BaseEstimator):
 
     def _mean_losses(self, rates: Sequence[float]) -> list[Floats]:
         """What asking each expert alone loses (K,), its price included, at each rate (eq. 4.3)."""
-        rows, k = np.arange(len(self.stored_)), self.stored_.experts
-        tables = [self.losses_.at((expert,), rows) for expert in range(k)]
-        if not self.stored_.chooses:
-            lost = np.array([table.mean() for table in tables])
-            return [lost + rate * self.prices_ for rate in rates]
-        found = []
-        for rate in rates:
-            charges = np.where(np.eye(k, dtype=bool), 0, rate * self.prices_)[:, None, None]
-            pairs = zip(tables, charges, strict=True)
-            each = [missed(self.stored_.values, table[:, None], own).mean() for table, own in pairs]
-            found.append(np.array(each) + rate * self.prices_)
-        return found
+        return [np.array([self._lost((e,), rate) for e in range(self.stored_.experts)]) for rate in rates]
 
     def _used(self) -> dict[str, Any]:
         return REFERENCE if self.compat == "reference" else {name: getattr(self, name) for name in REFERENCE}

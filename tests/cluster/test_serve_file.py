@@ -3,6 +3,7 @@
 import yaml
 from ray.serve.schema import DeploymentSchema, ServeApplicationSchema, ServeDeploySchema
 
+from actors.router import Router
 from configs.load import PACKAGE_ROOT
 from configs.schema.serve import Serving
 
@@ -20,5 +21,8 @@ def test_the_deployment_file_is_valid_and_has_no_unknown_keys():
     assert schema.applications[0].import_path == "actors.router:build"
     serving = Serving.model_validate(application["args"])
     assert serving.access.required
+    (router,) = application["deployments"]
+    assert router["name"] == Router.name
+    assert router["user_config"]["artefact"] == serving.artefact
     limit = content["http_options"]["request_timeout_s"]
     assert limit > serving.router.deadline_ms / 1e3

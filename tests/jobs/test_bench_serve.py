@@ -21,10 +21,10 @@ def router(fails: int = 0):
 
     @app.post("/v1/classify")
     def classify(body: dict):
-        seen.append(body["texts"])
+        seen.append(body["inputs"])
         if 1 < len(seen) <= 1 + fails:
             raise fastapi.HTTPException(503)
-        return {"results": [{"trace": {"steps": [{}, {}], "cost": 3.0}}]}
+        return {"results": [{"experts": ["a", "b"], "cost": 3.0}]}
 
     return app, seen
 

@@ -8,23 +8,42 @@ import pytest
 
 from actors.board import Board
 from actors.steps import runner
+from actors.writing import Chain, RoundOfWriting, Tools, Writers
+from cluster.session import Session
 from cluster.storage import Run
+from configs.load import load
+from configs.schema.base import identity
+from configs.schema.fusegen import FusegenConfig
+from fusion.generation.schedule import sizes
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 RELEASED = ["gpt2-xl", "llama-2-7b-chat-hf", "vicuna-7b-1.5v", "opt-6.7b", "flan-t5-xl", "chatglm3-6b-base"]
 
 
-@pytest.fixture
-def released(shared, ray_session, tmp_path):
-    """Writes the released rounds of seed 12345 through the whole path, with filters as given."""
-    from actors.writing import Chain, RoundOfWriting, Tools, Writers
-    from cluster.session import Session
-    from configs.load import load
-    from configs.schema.base import identity
-    from configs.schema.fusegen import FusegenConfig
-    from fusion.generation.schedule import sizes
+def configured(path, **rules) -> FusegenConfig:
+    """The released run of seed 12345 with filters as given."""
+    overrides = [
+        f"generations.path={path / 'generations.parquet'}",
+        "generations.zero_shot_split=null",
+        "preset=authors",
+        "seed=12345",
+        *(f"filter.{name}={value}" for name, value in rules.items()),
+    ]
+    return load("configs/fusegen/imdb_recorded.yaml", FusegenConfig, overrides)
 
+
+@pytest.fixture(scope="module")
+def writers(shared, ray_session):
+    """Actors that replay what was released."""
+    started = Writers(configured(shared / "data/fusegen_imdb"), Session(local=False, cpus=0, gpus=0))
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def released(shared, writers, tmp_path):
+    """Writes the released rounds of seed 12345 through the whole path, with filters as given."""
     path = shared / "data/fusegen_imdb"
     (feedback,) = [
         row["prompt"]
@@ -36,28 +55,17 @@ def released(shared, ray_session, tmp_path):
     assert len(texts) == 8
 
     def write(**rules):
-        overrides = [
-            f"generations.path={path / 'generations.parquet'}",
-            "generations.zero_shot_split=null",
-            "preset=authors",
-            "seed=12345",
-            *(f"filter.{name}={value}" for name, value in rules.items()),
-        ]
-        config = load("configs/fusegen/imdb_recorded.yaml", FusegenConfig, overrides)
+        config = configured(path, **rules)
         run = Run.open(str(tmp_path / "run"), identity(config), {}, "0")
         select = run.step("select", "released shots")
         shots = [{"id": f"s{i}", "text": text} for i, text in enumerate(texts)]
         by_plm = {plm: [shots, shots] for plm in RELEASED}
         select.files.write_json("feedback.json", {"draw": None, "shots": by_plm})
         select.commit()
-        chain, writers = Chain(2), Writers(config, Session(local=False, cpus=0, gpus=0))
-        tools = Tools(runner.Steps(run, lambda: False), writers, Board(4))
-        try:
-            for number, target in enumerate(sizes(1000, 200, 4, exact_end=True)):
-                shown = select.key if number else None
-                RoundOfWriting(config, tools, chain, number=number, target=target, shots=shown).run()
-        finally:
-            writers.stop()
+        chain, tools = Chain(2), Tools(runner.Steps(run, lambda: False), writers, Board(4))
+        for number, target in enumerate(sizes(1000, 200, 4, exact_end=True)):
+            shown = select.key if number else None
+            RoundOfWriting(config, tools, chain, number=number, target=target, shots=shown).run()
         return [
             row for key in chain.keys for row in run.read_table(f"steps/{key}/records.parquet").to_pylist()
         ]

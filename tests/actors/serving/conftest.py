@@ -12,8 +12,7 @@ import pytest
 
 from actors.encoder import Encoder
 from actors.experts.base import load_expert
-from actors.router import artefact_at, specs_of, try_out
-from actors.routing import artefact
+from actors.router import opened, specs_of, try_out
 from actors.serving import access
 from actors.serving.calls import Breaker, Caller
 from actors.serving.deciding import Decider
@@ -64,15 +63,15 @@ class Site:
 
     def __init__(self, run: Path, asks: dict[str, Callable[..., Any]], **changes: Any) -> None:
         self.serving = Serving.model_validate({"artefact": str(run), **changes})
-        loaded = artefact.read(artefact_at(str(run)))
+        loaded = opened(str(run))
         try_out(loaded)
         specs = specs_of(self.serving, loaded.manifest)
         labels = loaded.manifest["classes"]
-        models = {spec.name: load_expert(spec, labels, 0) for spec in specs}
+        self.models = {spec.name: load_expert(spec, labels, 0) for spec in specs}
 
         def answering(name: str) -> Callable[..., Any]:
             async def ask(texts: Sequence[str]) -> Any:
-                return models[name].answer(texts)
+                return self.models[name].answer(texts)
 
             return asks.get(name, ask)
 
@@ -81,7 +80,8 @@ class Site:
             Caller(s.name, answering(s.name), self.serving.service_of(s.name), breakers[s.name])
             for s in specs
         ]
-        encoder = Encoder(HeadStm.model_validate(loaded.manifest["features"]["encoder"]))
+        features = loaded.manifest["features"] or {"encoder": {"kind": "head"}}
+        encoder = Encoder(HeadStm.model_validate(features["encoder"]))
 
         async def embed(texts: Sequence[str]) -> Any:
             return np.asarray(encoder.embed(texts), float)
@@ -96,11 +96,13 @@ class Site:
             )
         )
 
-    def __call__(self, method: str, path: str, **options: Any) -> httpx.Response:
+    def __call__(
+        self, method: str, path: str, *, sender: tuple[str, int] = ("127.0.0.1", 1), **options: Any
+    ) -> httpx.Response:
         """Send a request."""
 
         async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(self.app)
+            transport = httpx.ASGITransport(self.app, client=sender)
             async with httpx.AsyncClient(transport=transport, base_url="http://site") as client:
                 return await client.request(method, path, **options)
 
@@ -108,7 +110,7 @@ class Site:
 
     def classify(self, *texts: str, **knobs: Any) -> httpx.Response:
         """Ask for labels."""
-        return self("POST", "/v1/classify", json={"texts": list(texts), **knobs})
+        return self("POST", "/v1/classify", json={"inputs": list(texts), **knobs})
 
 
 @pytest.fixture

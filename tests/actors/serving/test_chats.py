@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from ray.exceptions import RayActorError
 
-from actors.router import artefact_at
-from actors.routing import artefact
+from actors.router import opened
 from actors.routing.pool import Pool
 from cluster.storage import Run
 from tests.experts import texts
@@ -27,7 +26,7 @@ def dead(_texts):
 def test_requests_are_seen_as_stored_items_were(chat_site, chats):
     """Everybody's answer to a stored item is a distance of (nearly) nothing away from it."""
     here = chat_site()
-    loaded = artefact.read(artefact_at(str(chats)))
+    loaded = opened(str(chats))
     assert set(loaded.projections) == {"inputs", "critic", "seq"}
     assert [expert["vector"] for expert in loaded.manifest["experts"]] == ["labels", "last_token", "encoder"]
     run = Run(str(chats))

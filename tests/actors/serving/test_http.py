@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from ray.exceptions import RayActorError
 
-from actors.router import artefact_at
-from actors.routing import artefact
+from actors.router import opened
 from actors.serving import access
 from tests.experts import texts
 
@@ -24,7 +23,7 @@ async def slow(_texts):
 
 
 def trace(response, place=0):
-    return response.json()["results"][place]["trace"]
+    return response.json()["results"][place]
 
 
 def asked(response, place=0):
@@ -35,7 +34,7 @@ def test_labels_are_those_that_the_policy_gives(site, published):
     here = site()
     response = here.classify(*FILMS, **{"lambda": 0.02})
     assert response.status_code == 200, response.text
-    loaded = artefact.read(artefact_at(str(published)))
+    loaded = opened(str(published))
     pool_order = loaded.experts
     outputs = []
     for caller in here.decider.callers:
@@ -47,9 +46,9 @@ def test_labels_are_those_that_the_policy_gives(site, published):
     assert [r["label"] for r in found["results"]] == [classes[a] for a in walks.answers]
     for row, result in enumerate(found["results"]):
         order = [pool_order[e] for e in walks.order[row] if e >= 0]
-        assert [step["expert"] for step in result["trace"]["steps"]] == order
-        assert result["trace"]["cost"] == pytest.approx(walks.spent[row])
-        assert result["trace"]["stopped"] == walks.reasons[row]
+        assert [step["expert"] for step in result["steps"]] == order
+        assert result["cost"] == pytest.approx(walks.spent[row])
+        assert result["stop_reason"] == walks.reasons[row]
         assert sum(result["scores"].values()) == pytest.approx(1)
 
 
@@ -61,21 +60,21 @@ def test_knobs_do_what_they_say(site):
     assert asked(here.classify(FILMS[0], allow=["cheap"], min_experts=2)) == ["cheap"]
     assert asked(here.classify(FILMS[0], min_experts=2)) in (["cheap", "dear"], ["dear", "cheap"])
     cheap = here.classify(FILMS[0], max_cost=1.5, min_experts=2)
-    assert asked(cheap) == ["cheap"] and trace(cheap)["stopped"] == "budget"
-    assert trace(here.classify(FILMS[0], max_experts=1))["stopped"] in {"limit", "gain"}
+    assert asked(cheap) == ["cheap"] and trace(cheap)["stop_reason"] == "budget"
+    assert trace(here.classify(FILMS[0], max_experts=1))["stop_reason"] in {"limit", "gain"}
 
 
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        ({"texts": []}, 422, "texts: List should have at least 1 item"),
-        ({"texts": ["a"], "lamda": 1}, 422, "lamda: Extra inputs"),
-        ({"texts": ["a"], "lambda": -1}, 422, "lambda: "),
-        ({"texts": ["a"], "allow": ["nobody"]}, 422, "allow: no expert 'nobody'; allowed: cheap, dear"),
-        ({"texts": ["a"], "max_cost": 0.5}, 422, "no expert that may be asked costs as little"),
-        ({"texts": ["a"], "allow": ["cheap"], "deny": ["cheap"]}, 422, "no expert may be asked"),
-        ({"texts": ["a"] * 300}, 413, "texts: 300; at most 256"),
-        ({}, 422, "texts: Field required"),
+        ({"inputs": []}, 422, "inputs: List should have at least 1 item"),
+        ({"inputs": ["a"], "lamda": 1}, 422, "lamda: Extra inputs"),
+        ({"inputs": ["a"], "lambda": -1}, 422, "lambda: "),
+        ({"inputs": ["a"], "allow": ["nobody"]}, 422, "allow: no expert 'nobody'; allowed: cheap, dear"),
+        ({"inputs": ["a"], "max_cost": 0.5}, 422, "no expert that may be asked costs as little"),
+        ({"inputs": ["a"], "allow": ["cheap"], "deny": ["cheap"]}, 422, "no expert may be asked"),
+        ({"inputs": ["a"] * 300}, 413, "inputs: 300; at most 256"),
+        ({}, 422, "inputs: Field required"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(site, body, status, words):
@@ -176,3 +175,35 @@ def test_the_artefact_and_routes_are_described(site, published):
     assert {"/v1/classify", "/v1/route", "/v1/artefact", "/v1/models", "/health"} < set(schema["paths"])
     assert schema["components"]["schemas"]["ClassifyRequest"]["examples"]
     assert here("GET", "/").text.startswith("<!doctype html>")
+
+
+def test_experts_of_the_first_stage_are_asked_side_by_side(site):
+    begun, waited = [], []
+
+    def holding(name):
+        async def ask(some):
+            begun.append(name)
+            for _ in range(200):
+                if len(begun) == 2:
+                    break
+                await asyncio.sleep(0.01)
+            waited.append(len(begun))
+            return here.models[name].answer(some)
+
+        return ask
+
+    here = site({"cheap": holding("cheap"), "dear": holding("dear")})
+    found = trace(here.classify(FILMS[0], first_stage=2, **{"lambda": 0.2}))
+    assert sorted(begun) == ["cheap", "dear"] and waited == [2, 2]
+    assert sorted(found["experts"]) == ["cheap", "dear"] and found["cost"] == 5
+    begun.clear()
+    within = here.classify(FILMS[0], first_stage=2, max_cost=3)
+    assert asked(within) == ["cheap"] and trace(within)["cost"] == 1
+
+
+def test_without_keys_other_machines_are_refused(site):
+    here = site()
+    assert here("GET", "/v1/artefact").status_code == 200
+    response = here("GET", "/v1/artefact", sender=("192.0.2.7", 4711))
+    assert response.status_code == 403
+    assert "access.keys_env" in response.json()["error"]["message"]

@@ -12,7 +12,7 @@ SCREENS = {"desk": {"width": 1100, "height": 900}, "phone": {"width": 375, "heig
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser(published, chats):  # made before: Playwright leaves its event loop running in this thread
     """A headless Chromium."""
     sync_api = pytest.importorskip("playwright.sync_api")
     path = next(filter(None, map(shutil.which, NAMES)), None)

@@ -295,3 +295,27 @@ def test_soft_losses_are_shares_of_votes():
     scores, values = np.array([[3.0, 1.0], [2.0, 2.0]]), np.array([[0.0, 1.0], [1.0, 0.0]])
     assert losses(scores, values, "soft") == pytest.approx([0.75, 0.5])
     assert losses(scores, values, "zero_one") == pytest.approx([1.0, 0.0])
+
+
+def test_experts_that_are_asked_at_once_are_chosen_greedily():
+    policy = FrugalPolicy(n_neighbors=1, loss="zero_one", ties="lowest", prices=[1, 1, 5]).fit(WORKED, LABELS)
+    tables = policy.losses_
+    lost = {
+        subset: tables.at(subset, np.arange(7)).mean()
+        for size in (1, 2)
+        for subset in combinations(range(3), size)
+    }
+    first = min(range(3), key=lambda e: lost[e,])
+    second = min({0, 1, 2} - {first}, key=lambda e: lost[tuple(sorted((first, e)))])
+    assert policy.forward(2, 0.0) == [first, second]
+    assert policy.forward(3, 0.0, allowed=[True, False, True], budget=1.5) == [0]
+    assert policy.forward(9, 1.0) == [*policy.forward(2, 1.0), 2]  # the dear one last
+
+
+def test_what_is_paid_already_costs_nothing_more():
+    policy = worked(0.0)
+    free = policy.begin(1, 0.0, paid=[0, 1])
+    done = free.run(lambda expert, rows: np.array(REQUEST)[rows][:, [expert]])[0]
+    assert done.spent.tolist() == [0.0] and done.order[0, :2].tolist() == [0, 1]
+    with pytest.raises(ValueError, match="budget"):
+        policy.begin(1, 0.0, paid=[0, 1], allowed=[False, False, True], budget=2.5)

@@ -1,0 +1,149 @@
+"""What the benchmarks of the endpoint share: a cluster with HAProxy, an artefact, a client that is cheap."""
+
+import asyncio
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
+
+import aiohttp
+import ray
+from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ServeDeploySchema
+
+from cluster.proxy import free_port
+from cluster.session import connect
+from configs.schema.foe import FoeConfig
+from tests.actors.routing.conftest import fuse
+from tests.experts import classifier, write, write_items
+
+TEXTS = ("A clever, warm film.", "A dull, tedious mess.", "I asked for a refund.", "I would see it again.")
+Send = Callable[[aiohttp.ClientSession, str], Awaitable[int]]
+
+
+@contextmanager
+def cluster() -> Iterator[str]:
+    """A cluster of its own with Serve; where it listens."""
+    connect("local")
+    port = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port, "request_timeout_s": 30})
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+@contextmanager
+def artefact() -> Iterator[Path]:
+    """The run of a router with two small classifiers."""
+    folder = Path(tempfile.mkdtemp(prefix="amalgam-"))
+    try:
+        small = write(folder)
+        pool = [
+            {**classifier("cheap", small / "linear", temperature=3), "num_cpus": 0.2, "price_per_call": 1},
+            {**classifier("dear", small / "linear"), "num_cpus": 0.2, "price_per_call": 4},
+        ]
+        live = {"kind": "live", "items": {"path": str(write_items(folder, 90))}, "pool": pool}
+        data = {
+            "job": "foe",
+            "name": "films",
+            "experts": live,
+            "fusers": ["knn"],
+            "features": {"prompt": False},
+        }
+        data["policy"] = {"fusers": ["knn"], "neighbours": 5, "sample": 10, "rates": [0.0, 0.02, 0.2]}
+        fuse(FoeConfig.model_validate(data), folder / "run")
+        yield folder / "run"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def deploy(*applications: dict[str, Any]) -> None:
+    """What `serve deploy` sends, and wait until all of it runs."""
+    _get_global_client().deploy_apps(ServeDeploySchema(applications=list(applications)))
+    names = {application["name"] for application in applications}
+    end = time.monotonic() + 180
+    while True:
+        known = serve.status().applications
+        if names <= set(known) and all(known[name].status == "RUNNING" for name in names):
+            return
+        assert time.monotonic() < end, {name: one.message for name, one in known.items()}
+        time.sleep(0.2)
+
+
+def router(run: Path, name: str = "films", prefix: str = "/", **changes: Any) -> dict[str, Any]:
+    """The application of an artefact."""
+    service = {"num_cpus": 0.2, **changes.pop("service", {})}
+    args = {"artefact": str(run), "service": service, "router": {"num_cpus": 0.2, **changes}}
+    return {
+        "name": name,
+        "route_prefix": prefix,
+        "import_path": "actors.router:build",
+        "args": args,
+        "deployments": [{"name": "Router", "user_config": {"artefact": str(run)}}],
+    }
+
+
+async def closed(send: Send, connections: int, seconds: float) -> tuple[list[float], int]:
+    """Latencies (s) of a closed loop, and how many requests failed."""
+    latencies: list[float] = []
+    failed = 0
+    end = time.perf_counter() + seconds
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=connections)) as client:
+
+        async def again(number: int) -> None:
+            nonlocal failed
+            while (started := time.perf_counter()) < end:
+                status = await send(client, TEXTS[number % len(TEXTS)])
+                latencies.append(time.perf_counter() - started)
+                failed += status != 200
+
+        await asyncio.gather(*(again(number) for number in range(connections)))
+    return latencies, failed
+
+
+def posting(url: str, body: Callable[[str], dict[str, Any]]) -> Send:
+    """Sends a text; the status of the answer."""
+
+    async def send(client: aiohttp.ClientSession, text: str) -> int:
+        async with client.post(url, json=body(text)) as response:
+            await response.read()
+            return response.status
+
+    return send
+
+
+def compared(
+    ways: dict[str, Send], connections: int, seconds: float, rounds: int = 6
+) -> dict[str, tuple[float, ...]]:
+    """p50, p95, p99 (ms), requests a second and failures of each way, measured in turns."""
+    seen: dict[str, list[float]] = {name: [] for name in ways}
+    failures = dict.fromkeys(ways, 0)
+    for turn in range(rounds + 1):
+        for name, send in ways.items():
+            latencies, failed = asyncio.run(closed(send, connections, seconds / rounds))
+            if turn:  # the first turn warms up
+                seen[name] += latencies
+                failures[name] += failed
+    found = {}
+    for name, latencies in seen.items():
+        cuts = [1e3 * cut for cut in statistics.quantiles(latencies, n=100)]
+        found[name] = (cuts[49], cuts[94], cuts[98], len(latencies) / seconds, failures[name])
+    return found
+
+
+def table(title: str, found: dict[str, tuple[float, ...]]) -> None:
+    """Print what was measured."""
+    print(f"\n{title:36}{'p50 ms':>9}{'p95':>9}{'p99':>9}{'req/s':>9}{'failed':>8}")
+    for name, (p50, p95, p99, rate, failed) in found.items():
+        print(f"{name:36}{p50:9.2f}{p95:9.2f}{p99:9.2f}{rate:9.0f}{failed:8.0f}")
