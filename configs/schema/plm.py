@@ -121,7 +121,7 @@ class OpenaiEngine(Strict):
     """Further fields of the request's body, e.g. {top_k: 40}. A null leaves out one that is sent otherwise
     (max_tokens, seed, stop, temperature, top_p), for servers that do not know it."""
     concurrency: PositiveInt = Field(default=16, json_schema_extra=RESOURCE)
-    """Requests that a replica has in flight at a time."""
+    """Requests of a block that a replica has in flight at a time."""
     timeout_s: PositiveFloat = Field(default=60.0, json_schema_extra=RESOURCE)
     """Time in which an attempt must be answered, in seconds."""
     retries: NonNegativeInt = Field(default=5, json_schema_extra=RESOURCE)

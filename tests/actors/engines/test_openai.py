@@ -129,7 +129,7 @@ def test_completions_do_not_depend_on_batches(place):
 
 
 def test_no_more_is_asked_at_a_time_than_allowed_and_connections_are_kept(place):
-    server = place.serve(delay_s=0.03)
+    server = place.serve(delay_s=0.05)
     engine = place.engine(concurrency=3)
     for _ in range(2):
         assert not any(c.error for c in engine.generate(many(10), PLAIN))
@@ -137,7 +137,7 @@ def test_no_more_is_asked_at_a_time_than_allowed_and_connections_are_kept(place)
 
 
 def test_callers_may_be_threads_and_loops(place):
-    server = place.serve(delay_s=0.05)
+    server = place.serve(delay_s=0.3)
     engine = place.engine(concurrency=8)
 
     async def both() -> list[list[Completion]]:
