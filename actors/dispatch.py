@@ -118,11 +118,11 @@ def _request(block: Mapping[str, Any], row: Mapping[str, Any]) -> Request:
 
 
 def model_of(spec: PlmSpec) -> str:
-    """Which checkpoint or recording answers for a PLM."""
+    """Which checkpoint, recording or URL answers for a PLM."""
     engine = spec.engine
     if isinstance(engine, RecordedEngine):
         return f"{engine.plm or spec.name} in {engine.path}"
-    return f"{engine.model}@{engine.revision}" if engine.revision else engine.model
+    return engine.source
 
 
 def _table(

@@ -9,7 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ class Answered:
     """Time the model took; waiting and restarts do not count."""
     lost: bool = False
     """Whether the process died or hung, which costs a restart; what else fails costs little."""
+    useless: bool = False
+    """Whether the model can answer nothing at all."""
 
 
 class Expert:
@@ -79,7 +81,10 @@ class Expert:
         return {"pid": os.getpid(), "describe": self._model.describe()}
 
     def answer(self, texts: Sequence[str]) -> Answered:
-        """Answer a block of texts; errors for all if the model raises or keeps killing this process."""
+        """Answer a block of texts; errors for all if the model raises or keeps killing this process.
+
+        `EngineError` when the model can answer nothing at all.
+        """
         model = self._model
         block = blake2b("\0".join(texts).encode(), digest_size=16).hexdigest()
         limit = MAX_CRASHES if len(texts) == 1 else 1
@@ -116,7 +121,9 @@ async def answer_block(handle: ActorHandle[Expert], texts: Sequence[str], spec: 
     """
     try:
         return await call_with_failover(lambda: handle.answer.remote(texts), deadline_s=spec.answer_timeout_s)
-    except (ExpertError, EngineError) as error:
+    except EngineError as error:
+        return replace(failed(texts, str(error), lost=False), useless=True)
+    except ExpertError as error:
         if isinstance(error, LateError):
             ray.kill(handle, no_restart=False)
         return failed(texts, str(error), lost=True)

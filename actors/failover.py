@@ -120,7 +120,7 @@ class CrashJournal:
 
 def guarded(journal: CrashJournal, work: str, act: Callable[[], T], limit: int = MAX_CRASHES) -> T:
     """What `act` returns; `ExpertError` when it raises, `LostError` when `work` killed the process `limit`
-    times."""
+    times. An `EngineError` says that no work can be done, and stays one."""
     # The count stays after giving up: the next block may kill the process before this answer is through.
     if journal.crashes(work) >= limit:
         raise LostError(f"gave up: the process died {limit} time{'s' * (limit > 1)} on this block")
@@ -130,5 +130,7 @@ def guarded(journal: CrashJournal, work: str, act: Callable[[], T], limit: int =
         except DeviceLostError:
             # Only a new process helps; leaving without clean-up keeps the journal's entry.
             os._exit(1)
+        except EngineError:
+            raise
         except Exception as error:  # a process boundary: a bad block must not end the run
             raise ExpertError(f"{type(error).__name__}: {reason(error)}") from None

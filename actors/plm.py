@@ -69,7 +69,10 @@ class Plm:
         return self._engine.available(round, label, zero_shot, ordinal, index)
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Generated:
-        """Answer a block of requests; error completions for all if it raises or keeps killing us."""
+        """Answer a block of requests; error completions for all if it raises or keeps killing us.
+
+        `EngineError` when the engine can answer nothing at all.
+        """
         engine = self._engine
         block = blake2b("\n".join(request.id for request in requests).encode(), digest_size=16).hexdigest()
         started = time.perf_counter()

@@ -97,8 +97,8 @@ class Writers:
 
     async def _start(self, plms: Sequence[PlmSpec]) -> None:
         labels, seed = self.config.task.label_names, self.config.seed
-        started = {p: start_plm(p, labels, seed, num_cpus=self.cpus[p.name] / p.replicas) for p in plms}
-        ready = (self._ready(plm, replicas) for plm, replicas in started.items())
+        started = [start_plm(p, labels, seed, num_cpus=self.cpus[p.name] / p.replicas) for p in plms]
+        ready = (self._ready(plm, replicas) for plm, replicas in zip(plms, started, strict=True))
         await asyncio.gather(asyncio.to_thread(warm_up), *ready)
 
     async def _ready(self, plm: PlmSpec, replicas: list[ActorHandle]) -> None:

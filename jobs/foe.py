@@ -15,6 +15,7 @@ from configs.schema.expert import LiveExperts
 from configs.schema.foe import FoeConfig, RecordedExperts
 from jobs import launch, report
 from jobs.foe_table import artefact_text, result_table
+from jobs.plan import remote
 
 
 def main(
@@ -126,9 +127,10 @@ def _describe_live(config: FoeConfig, live: LiveExperts) -> str:
         f"{'expert':24} {'kind':12} {'replicas':>8} {'CPU':>5} {'GPU':>5}  model",
         *(
             f"{one.name:24} {one.model.kind:12} {one.replicas:8} {one.num_cpus:5g} {one.num_gpus:5g}  "
-            f"{one.model.model if one.model.kind == 'classifier' else one.model.engine.model}"
+            f"{one.model.model if one.model.kind == 'classifier' else one.model.engine.source}"
             for one in live.pool
         ),
+        *remote((e.name, e.model.engine, e.replicas) for e in live.pool if e.model.kind == "generator"),
         f"policies: {', '.join(config.policy_kinds(len(live.pool)))}; each task asks Ray for "
         f"{config.num_cpus:g} CPU",
     ]

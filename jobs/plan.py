@@ -1,7 +1,10 @@
 """What a job will need, from its configuration alone; nothing is started or loaded."""
 
+import os
+from collections.abc import Iterable, Iterator
+
 from configs.schema.fusegen import VARIANTS, FusegenConfig
-from configs.schema.plm import PlmSpec
+from configs.schema.plm import OpenaiEngine, PlmSpec
 
 BYTES_PER_SAMPLE = 700
 
@@ -20,6 +23,7 @@ def describe(config: FusegenConfig) -> str:
         f"{'PLM':24} {'engine':14} {'replicas':>8} {'CPU':>5} {'GPU':>5} {'requests':>9} "
         f"{'tokens':>11}  cost",
         *(_plm(plm, config, chains) for plm in config.plms),
+        *remote((plm.name, plm.engine, plm.replicas) for plm in config.plms),
         "",
         f"STM in rounds and for weighting: {config.stm.rounds.kind}, about {_trainings(config)} trainings; "
         f"final STM: {config.stm.final.kind}",
@@ -30,6 +34,16 @@ def describe(config: FusegenConfig) -> str:
         "is reported.",
     ]
     return "\n".join(lines)
+
+
+def remote(models: Iterable[tuple[str, object, int]]) -> Iterator[str]:
+    """What is asked at which URL, how much at a time and with which key, of (name, engine, replicas)."""
+    for name, engine, replicas in models:
+        if isinstance(engine, OpenaiEngine):
+            key = "no key"
+            if engine.key_env:
+                key = f"key in {engine.key_env}" + (" (not set here)" * (engine.key_env not in os.environ))
+            yield f"{name}: {engine.source}, {engine.concurrency * replicas} requests at a time, {key}"
 
 
 def _chains(config: FusegenConfig) -> int:

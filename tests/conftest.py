@@ -17,6 +17,7 @@ os.environ.update(
     RAY_idle_worker_killing_time_threshold_ms="10000",
     HF_HUB_OFFLINE="1",
     TOKENIZERS_PARALLELISM="false",
+    ENDPOINT_KEY="sk-of-the-tests",
     AWS_ACCESS_KEY_ID="a",
     AWS_SECRET_ACCESS_KEY="b",  # noqa: S106
     AWS_EC2_METADATA_DISABLED="true",

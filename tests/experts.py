@@ -98,3 +98,10 @@ def generator(name: str, **fields: Any) -> dict[str, Any]:
         "judge": "contains",
     }
     return {"name": name, "model": {**model, **fields}, "num_cpus": 0.5}
+
+
+def remote(name: str, url: str, engine: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    """An expert behind a URL, that is asked for its likeliest answer and given up soon."""
+    asked = {"kind": "openai", "url": url, "model": name, "timeout_s": 10, "retries": 1, **(engine or {})}
+    model = {"kind": "generator", "engine": asked, "prompt": "About: {text}", "judge": "contains", **fields}
+    return {"name": name, "model": model, "num_cpus": 0.2}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from configs.schema.plm import PlmSpec, RecordedEngine, Sampling
+from configs.schema.plm import OpenaiEngine, PlmSpec, RecordedEngine, Sampling
 
 FinishReason = Literal["stop", "length", "exhausted", "error"]
 
@@ -95,6 +95,10 @@ def load_engine(spec: PlmSpec, labels: Sequence[str], seed: int) -> Engine:
         from actors.engines.recorded import Recorded
 
         return Recorded(spec.engine, spec.name, labels, seed)
+    if isinstance(spec.engine, OpenaiEngine):
+        from actors.engines.openai import Openai
+
+        return Openai(spec.engine)
     from actors.engines.hf import Transformers
 
     return Transformers(spec.engine)

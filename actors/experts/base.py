@@ -5,14 +5,16 @@ which process answers, nor on how often it was asked before.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actors.engines.base import EngineError
 from configs.schema.expert import ExpertSpec
+from configs.schema.plm import OpenaiEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,15 @@ class Answerer(Protocol):
         ...
 
 
+@runtime_checkable
+class RemoteAnswerer(Answerer, Protocol):
+    """One model that works elsewhere: it answers texts side by side, and its callers need not wait."""
+
+    def submit(self, texts: Sequence[str]) -> Future[list[Answer]]:
+        """As `answer`; cancelling gives the answers up."""
+        ...
+
+
 def load_expert(spec: ExpertSpec, labels: Sequence[str], seed: int) -> Answerer:
     """Load an expert for a task with these labels; `EngineError` in one line when it cannot work.
 
@@ -51,9 +62,13 @@ def load_expert(spec: ExpertSpec, labels: Sequence[str], seed: int) -> Answerer:
     """
     model = spec.model
     if model.kind == "generator":
+        if isinstance(model.engine, OpenaiEngine):
+            from actors.experts.remote import RemoteGenerator
+
+            return RemoteGenerator(model, model.engine, spec.name, seed)
         from actors.experts.generator import Generator
 
-        return Generator(model, spec.name, seed)
+        return Generator(model, model.engine, spec.name, seed)
     from actors.experts.loading import load_classifier
 
     return load_classifier(model, labels)

@@ -74,7 +74,7 @@ class Line:
         self.turns = Turns(asked.replicas)
         self.most_failed = math.floor(asked.items * MAX_FAILED)
         self.failed = self.lost_in_a_row = 0
-        self.error = ""
+        self.error = self.useless = ""
 
     async def block(self, number: int, items: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
         """Have a block answered and stored, and return its facts; one that is given up is not stored."""
@@ -100,6 +100,8 @@ class Line:
     @property
     def given_up(self) -> str:
         """Why there is no use in asking on; empty while there is."""
+        if self.useless:
+            return self.useless
         if self.lost_in_a_row >= BROKEN_AFTER:
             return f"{self.lost_in_a_row} texts in a row ended its process; first: {self.error}"
         if self.failed > self.most_failed:
@@ -116,6 +118,9 @@ class Line:
         if self.given_up:
             return None
         got = await self.turns.take(lambda replica: answer_block(replica, texts, self.spec))
+        if got.useless:
+            self.useless = str(got.answers[0].error)
+            return None
         answers, seconds = list(got.answers), got.seconds
         missing = [place for place, answer in enumerate(answers) if answer.error]
         if not got.lost:

@@ -28,6 +28,7 @@ from cluster.storage import Run, Step, file_digest
 from configs.schema.base import identity
 from configs.schema.expert import ExpertSpec, LiveExperts
 from configs.schema.foe import FoeConfig
+from configs.schema.plm import OpenaiEngine
 from configs.schema.task import Source
 
 
@@ -87,6 +88,14 @@ def _content(sources: Sequence[Source]) -> list[str]:
     return [file_digest(file) for source in sources for file in local_files(source) if file.is_file()]
 
 
+def _files(expert: ExpertSpec) -> str | None:
+    """Digest of the files of a model; None where there are none here."""
+    model = expert.model
+    if model.kind == "classifier":
+        return fingerprint(model.model)
+    return None if isinstance(model.engine, OpenaiEngine) else fingerprint(model.engine.model)
+
+
 def _trained_on(config: FoeConfig, live: LiveExperts, items: Done, steps: Steps) -> list[str]:
     """Warnings about experts that were trained on items."""
     sources = {e.name: e.trained_on for e in live.pool if e.trained_on}
@@ -129,7 +138,7 @@ class Collection:
         params = {
             "expert": expert.name,
             "model": identity(model),
-            "files": fingerprint(model.engine.model if model.kind == "generator" else model.model),
+            "files": _files(expert),
             "labels": [] if generates else list(self.labels),
             "seed": self.seed if generates else None,
             "texts": texts,

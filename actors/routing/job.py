@@ -17,8 +17,9 @@ from actors.steps.runner import Call, Done, Steps
 from cluster.session import Session
 from cluster.storage import Run
 from configs.schema.base import identity
-from configs.schema.expert import LiveExperts
+from configs.schema.expert import ExpertSpec, LiveExperts
 from configs.schema.foe import FoeConfig, Fuser, rates
+from configs.schema.plm import OpenaiEngine
 
 FITTING = "actors.routing.fitting"
 REHEARSING = "actors.routing.rehearsing"
@@ -181,17 +182,18 @@ class FoeJob:
         """How live experts are started, by name: what a server must know of them."""
         live = self.config.experts
         experts = live.pool if isinstance(live, LiveExperts) else ()
-        fixed = {"price_per_million_tokens": None, "trained_on": None}
-        return {
-            e.name: identity(
-                e.model_copy(
-                    update={"price_per_call": self.config.prices[e.name], **fixed}
-                    if e.name in self.config.prices
-                    else {"trained_on": None}
-                )
-            )
-            for e in experts
-        }
+        return {expert.name: self._as_served(expert) for expert in experts}
+
+    def _as_served(self, expert: ExpertSpec) -> dict[str, Any]:
+        fixed: dict[str, Any] = {"trained_on": None}
+        if expert.name in self.config.prices:
+            price = self.config.prices[expert.name]
+            fixed |= {"price_per_call": price, "price_per_million_tokens": None}
+        known: dict[str, Any] = identity(expert.model_copy(update=fixed))
+        engine = expert.model.engine if expert.model.kind == "generator" else None
+        if isinstance(engine, OpenaiEngine):  # where the key is, and how patient to be, is no identity
+            known["model"]["engine"] = engine.model_dump(mode="json")
+        return known
 
     def _rehearsals(self, kind: Fuser, pool: Pool, params: dict[str, Any]) -> list[Call]:
         """Steps that find out what a policy is worth on items that it has not seen."""

@@ -5,9 +5,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 
+from actors.engines.base import EngineError
 from actors.experts.base import Answer
 from configs.schema.serve import Circuit, Service
 
@@ -88,7 +89,7 @@ class Caller:
             except BackPressureError:
                 problem = "it has too much to do"
             except (RayError, RayServeException) as error:
-                problem = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+                problem = _reason(error)
                 good = False
             else:
                 good = not all(answer.error for answer in answers)
@@ -96,3 +97,10 @@ class Caller:
             finally:  # also when the client has gone
                 self.breaker.end(good=good)
         raise CallError(problem)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in one line without Ray's traceback."""
+    if isinstance(error, RayTaskError) and isinstance(error.cause, EngineError):
+        return str(error.cause)
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

@@ -13,7 +13,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from actors.encoder import Encoder
-from actors.experts.base import Answer, Answerer, load_expert
+from actors.experts.base import Answer, Answerer, RemoteAnswerer, load_expert
 from actors.serving.calls import Ask, CallError
 from actors.serving.outputs import Embed
 from configs.schema.expert import ExpertSpec
@@ -39,6 +39,9 @@ class Expert:
 
     async def answer(self, texts: Sequence[str]) -> list[Answer]:
         """Answer texts, in order; one that cannot be answered gets an answer with an error."""
+        if isinstance(self.model, RemoteAnswerer):
+            # Nothing is gained by batches, and a late answer must not hold up those of other requests.
+            return await asyncio.wrap_future(self.model.submit(texts))
         return list(await asyncio.gather(*(self.answer_together(text) for text in texts)))
 
     @serve.batch
@@ -118,6 +121,8 @@ def asking_here(model: Answerer) -> Ask:
     """How the router asks a model that it holds itself."""
 
     async def ask(texts: Sequence[str]) -> list[Answer]:
+        if isinstance(model, RemoteAnswerer):
+            return await asyncio.wrap_future(model.submit(texts))
         return await asyncio.to_thread(model.answer, texts)
 
     return ask

@@ -4,12 +4,19 @@ A `classifier` gives the task's labels their probabilities; a `generator` writes
 against a reference. Labels are aligned by name, never by number.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from configs.schema.base import RESOURCE, Strict
-from configs.schema.plm import Price, Sampling, TransformersEngine
+from configs.schema.plm import (
+    OpenaiEngine,
+    Price,
+    Sampling,
+    TransformersEngine,
+    check_no_gpu,
+    check_remote,
+)
 from configs.schema.task import Source
 
 Judge = Literal["exact", "contains", "number", "label"]
@@ -54,11 +61,21 @@ class Answering(Sampling):
     """Strings that end an answer and are cut from it."""
 
 
+def _with_kind(engine: Any) -> Any:  # noqa: ANN401
+    """The engine, which is one of the library transformers where it does not say."""
+    return {"kind": "transformers", **engine} if isinstance(engine, dict) else engine
+
+
+AnswerEngine = Annotated[
+    TransformersEngine | OpenaiEngine, Field(discriminator="kind"), BeforeValidator(_with_kind)
+]
+
+
 class GeneratorModel(Strict):
     """A language model that writes an answer."""
 
     kind: Literal["generator"] = "generator"
-    engine: TransformersEngine
+    engine: AnswerEngine
     """What runs it."""
     sampling: Answering = Answering()
     """How it samples."""
@@ -70,9 +87,9 @@ class GeneratorModel(Strict):
     `label`: the first label that it names is the item's."""
     pooling: Pooling = "mean_all"
     """Which last-layer states become the feature vector: the mean over prompt and answer, the mean over the
-    answer, or that of the last token."""
+    answer, or that of the last token. A model behind a URL has none: its answers are embedded."""
     batch_size: PositiveInt = 16
-    """Prompts that are answered at a time."""
+    """Prompts that are answered at a time; behind a URL `engine.concurrency` says so."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -80,6 +97,10 @@ class GeneratorModel(Strict):
             raise ValueError("prompt: {text} is missing, it stands for the item's text")
         if self.sampling.self_debias:
             raise ValueError("sampling.self_debias: an answer has no other labels' prompts; leave it out")
+        if isinstance(self.engine, OpenaiEngine):
+            check_remote(self.sampling)
+            if self.pooling != "mean_all":
+                raise ValueError("pooling: a model behind a URL shows no states; leave it out")
         return self
 
 
@@ -118,6 +139,12 @@ class ExpertSpec(Strict):
     def judges_labels(self) -> bool:
         """Whether its answers are labels of the task."""
         return self.model.kind == "classifier" or self.model.judge == "label"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.model.kind == "generator" and isinstance(self.model.engine, OpenaiEngine):
+            check_no_gpu(self.num_gpus)
+        return self
 
 
 class LiveExperts(Strict):

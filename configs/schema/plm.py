@@ -1,12 +1,23 @@
 """Pretrained language models (PLMs) that write: which engine runs one, how it samples, what it may use.
 
 Engines are told apart by `kind`: `recorded` replays stored generations, `transformers` runs a causal or
-encoder-decoder model. Code that comes with a checkpoint is never executed.
+encoder-decoder model, `openai` asks one behind a URL. Code that comes with a checkpoint is never executed.
 """
 
+import re
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    JsonValue,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from configs.schema.base import RESOURCE, Strict
 
@@ -81,8 +92,99 @@ class TransformersEngine(Strict):
     system: str | None = None
     """System message of the chat."""
 
+    @property
+    def source(self) -> str:
+        """Which checkpoint it is."""
+        return f"{self.model}@{self.revision}" if self.revision else self.model
 
-EngineSpec = Annotated[RecordedEngine | TransformersEngine, Field(discriminator="kind")]
+
+RESERVED = ("messages", "model", "n", "prompt", "stream")
+"""Fields of a request's body that `extra` must not touch."""
+
+
+class OpenaiEngine(Strict):
+    """A model behind a URL that speaks OpenAI's API: a server of your own, or a provider's."""
+
+    kind: Literal["openai"] = "openai"
+    url: str
+    """Base of the addresses, e.g. http://127.0.0.1:8000/v1."""
+    model: str = Field(min_length=1)
+    """Name under which the server knows the model."""
+    key_env: str | None = Field(default=None, json_schema_extra=RESOURCE)
+    """Environment variable with the key, in capitals; it must be set where Ray's workers run. No key is sent
+    when empty."""
+    api: Literal["chat", "completions"] = "chat"
+    """`chat` sends a prompt as a user's message, `completions` as a text to go on with: for base models."""
+    system: str | None = None
+    """System message of the chat."""
+    extra: dict[str, JsonValue] = Field(default_factory=dict)
+    """Further fields of the request's body, e.g. {top_k: 40}. A null leaves out one that is sent otherwise
+    (max_tokens, seed, stop, temperature, top_p), for servers that do not know it."""
+    concurrency: PositiveInt = Field(default=16, json_schema_extra=RESOURCE)
+    """Requests of a block that a replica has in flight at a time."""
+    timeout_s: PositiveFloat = Field(default=60.0, json_schema_extra=RESOURCE)
+    """Time in which an attempt must be answered, in seconds."""
+    retries: NonNegativeInt = Field(default=5, json_schema_extra=RESOURCE)
+    """Further attempts where the server is overloaded (429), fails (408, 409, 5xx) or is late, or the
+    connection breaks: after what Retry-After says up to two minutes, else after half a second, then twice as
+    long each time, up to 8."""
+
+    @property
+    def source(self) -> str:
+        """Which model it is, and where."""
+        return f"{self.model} at {self.url}"
+
+    @field_validator("url")
+    @classmethod
+    def _bare(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"\s", url):
+            raise ValueError("an address such as http://127.0.0.1:8000/v1 is needed")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("neither a password nor a query may be in it; key_env names the key's variable")
+        bare = url.rstrip("/")
+        if bare.endswith("/completions"):
+            raise ValueError("the base of the addresses is needed, which mostly ends in /v1")
+        return bare
+
+    @field_validator("key_env")
+    @classmethod
+    def _named(cls, name: str | None) -> str | None:
+        # Keys have small letters or dashes; one that was put here must not be repeated in a message.
+        if name is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
+            raise ValueError("the name of an environment variable in capitals is needed, not the key itself")
+        return name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        reserved = [name for name in RESERVED if name in self.extra]
+        if reserved:
+            raise ValueError(f"extra: {reserved[0]} is the engine's own; it cannot be changed")
+        if self.system and self.api != "chat":
+            raise ValueError("system: belongs to api: chat")
+        return self
+
+
+EngineSpec = Annotated[RecordedEngine | TransformersEngine | OpenaiEngine, Field(discriminator="kind")]
+
+
+def check_remote(sampling: Sampling) -> None:
+    """ValueError for a way of sampling that a model behind a URL cannot be asked for."""
+    if sampling.top_k > 1:
+        raise ValueError(
+            "sampling.top_k: a model behind a URL keeps all tokens (0) or the likeliest (1); where its "
+            "server knows other numbers, give one in engine.extra"
+        )
+    if sampling.min_new_tokens:
+        raise ValueError("sampling.min_new_tokens: a model behind a URL knows none; leave it out")
+    if sampling.self_debias:
+        raise ValueError("sampling.self_debias: a model behind a URL shows no probabilities; leave it out")
+
+
+def check_no_gpu(num_gpus: float) -> None:
+    """ValueError for GPUs that nobody would use."""
+    if num_gpus:
+        raise ValueError("num_gpus: the model runs behind a URL, and needs none here; leave it out")
 
 
 class Price(Strict):
@@ -119,3 +221,10 @@ class PlmSpec(Strict):
     """Time in which a block must be answered, restarts of the process included, in seconds."""
     price_per_million_tokens: Price | None = Field(default=None, json_schema_extra=RESOURCE)
     """What the tokens cost, for the report and the plan."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if isinstance(self.engine, OpenaiEngine):
+            check_remote(self.sampling)
+            check_no_gpu(self.num_gpus)
+        return self

@@ -34,6 +34,8 @@ def scripted(folder: Path) -> Callable:
                     os.kill(os.getpid(), signal.SIGKILL)
                 if text == "raise":
                     raise ValueError("no such thing\nsecond line")
+                if text == "useless":
+                    raise EngineError("m at http://x: the key is refused")
                 if text == "hang":
                     time.sleep(600)
             return [Answer(np.array([len(text)], float)) for text in texts]
@@ -57,7 +59,10 @@ def test_what_a_block_does_to_its_process(ray_session, tmp_path):
         assert [answer.vector.tolist() for answer in good.answers] == [[3], [5]] and not good.lost
         raised = await ask("raise", "two")
         assert [answer.error for answer in raised.answers] == ["ValueError: no such thing"] * 2
-        assert not raised.lost
+        assert not raised.lost and not raised.useless
+        useless = await ask("useless", "two")
+        assert [a.error for a in useless.answers] == ["m at http://x: the key is refused"] * 2
+        assert useless.useless and not useless.lost
         block = await ask("crash", "two")
         assert block.lost and block.answers[1].error == "gave up: the process died 1 time on this block"
         alone = await ask("crash")

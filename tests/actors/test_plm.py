@@ -47,6 +47,8 @@ def scripted(folder: Path) -> Callable:
                 raise DeviceLostError("device-side assert")
             if prompt.startswith("raise"):
                 raise ValueError("no such thing\nsecond line")
+            if prompt.startswith("useless"):
+                raise EngineError("m at http://x: the key is refused")
             if prompt.startswith("slow"):
                 time.sleep(1)
             if prompt.startswith("hang"):
@@ -143,6 +145,8 @@ def test_exception_of_the_engine_is_not_retried(writer):
         generated = await generate_block(writer.handle, block("a", "raise"), spec())
         assert errors(generated) == ["ValueError: no such thing"] * 2
         assert len(starts(writer.folder, "raise")) == 1
+        useless = await generate_block(writer.handle, block("useless", "b"), spec())
+        assert errors(useless) == ["m at http://x: the key is refused"] * 2
         assert texts(await generate_block(writer.handle, block("b"), spec())) == ["B"]
 
     asyncio.run(run())

@@ -25,6 +25,16 @@ def test_answers_are_greedy_and_end_by_themselves_unless_told_otherwise():
     assert (sampling.top_k, sampling.stop, sampling.max_new_tokens) == (1, (), 100)
 
 
+REMOTE = {"kind": "openai", "url": "http://127.0.0.1:8000/v1", "model": "m"}
+
+
+def test_engines_of_generators_are_of_two_kinds_and_the_first_need_not_say_so():
+    local, remote = (config(changed(LLAMA, **e)).experts.pool[0].model for e in ({}, {"engine": REMOTE}))
+    assert (local.engine.kind, remote.engine.kind) == ("transformers", "openai")
+    with pytest.raises(ValidationError, match="'transformers', 'openai'"):
+        config(changed(LLAMA, engine={"kind": "recorded", "path": "x"}))
+
+
 def test_what_an_expert_may_use_is_not_what_it_is():
     bigger = {**BERT, "num_gpus": 1, "replicas": 3, "answer_timeout_s": 5}
     assert identity(config(BERT)) == identity(config(bigger))
@@ -52,6 +62,18 @@ def changed(expert, **model):
         ),
         (lambda: config(changed(LLAMA, prompt="no slot")), "prompt: {text} is missing"),
         (lambda: config(changed(LLAMA, sampling={"self_debias": {}})), "self_debias: an answer has no other"),
+        (
+            lambda: config(changed(LLAMA, engine=REMOTE, pooling="last_token")),
+            "pooling: a model behind a URL shows no states",
+        ),
+        (
+            lambda: config(changed(LLAMA, engine=REMOTE, sampling={"top_k": 5})),
+            "sampling.top_k: a model behind a URL keeps all tokens (0) or the likeliest (1)",
+        ),
+        (
+            lambda: config({**changed(LLAMA, engine=REMOTE), "num_gpus": 1}),
+            "num_gpus: the model runs behind a URL",
+        ),
         (lambda: config(BERT, prices={"z": 1}), "prices: no expert 'z'; there are a"),
         (lambda: config(BERT, {**LLAMA, "price_per_call": 1}), "a has no price, others have one"),
         (lambda: config(BERT, cost_column="usd"), "cost_column: belongs to recorded experts"),

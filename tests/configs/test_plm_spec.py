@@ -6,7 +6,16 @@ import pytest
 from pydantic import ValidationError
 
 from configs.schema.base import identity
-from configs.schema.plm import PlmSpec, RecordedEngine, Sampling, SelfDebias, TransformersEngine
+from configs.schema.plm import (
+    OpenaiEngine,
+    PlmSpec,
+    RecordedEngine,
+    Sampling,
+    SelfDebias,
+    TransformersEngine,
+)
+
+URL = "http://127.0.0.1:8000/v1"
 
 
 def plm(**fields) -> PlmSpec:
@@ -69,5 +78,56 @@ def test_resources_do_not_identify_a_run_but_sampling_does():
 
 
 def test_specs_travel_to_other_processes():
-    spec = plm(sampling={"stop": ["\n", '"'], "self_debias": {}})
-    assert pickle.loads(pickle.dumps(spec)) == spec  # noqa: S301
+    for spec in (plm(sampling={"stop": ["\n", '"'], "self_debias": {}}), remote(extra={"a": [{"b": None}]})):
+        assert pickle.loads(pickle.dumps(spec)) == spec  # noqa: S301
+        assert PlmSpec.model_validate(spec.model_dump(mode="json")) == spec
+
+
+def remote(sampling=None, num_gpus=0, **engine) -> PlmSpec:
+    engine = {"kind": "openai", "url": URL, "model": "m", **engine}
+    return plm(engine=engine, sampling=sampling or {}, num_gpus=num_gpus)
+
+
+def test_a_url_has_defaults_and_one_spelling():
+    engine = remote(url=f"{URL}/").engine
+    assert engine == OpenaiEngine(url=URL, model="m")
+    assert (engine.api, engine.key_env, engine.system, engine.extra) == ("chat", None, None, {})
+    assert (engine.concurrency, engine.timeout_s, engine.retries) == (16, 60, 5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"url": "127.0.0.1:8000/v1"}, "an address such as http"),
+        ({"url": "http:///v1"}, "an address such as http"),
+        ({"url": "http://a b/v1"}, "an address such as http"),
+        ({"url": "https://me:secret@x/v1"}, "neither a password nor a query may be in it"),
+        ({"url": f"{URL}?key=secret"}, "neither a password nor a query may be in it"),
+        ({"url": f"{URL}/chat/completions"}, "the base of the addresses is needed"),
+        ({"key_env": "sk-secret"}, "the name of an environment variable in capitals is needed"),
+        ({"key_env": "gsk_secret"}, "the name of an environment variable in capitals is needed"),
+        ({"model": ""}, "model"),
+        ({"api": "responses"}, "'chat' or 'completions'"),
+        ({"concurrency": 0}, "concurrency"),
+        ({"timeout_s": 0}, "timeout_s"),
+        ({"retries": -1}, "retries"),
+        ({"extra": {"n": 2}}, "extra: n is the engine's own"),
+        ({"extra": {"messages": []}}, "extra: messages is the engine's own"),
+        ({"system": "Be brief.", "api": "completions"}, "system: belongs to api: chat"),
+        ({"num_gpus": 1}, "num_gpus: the model runs behind a URL"),
+        ({"sampling": {"top_k": 2}}, "sampling.top_k: a model behind a URL keeps all tokens"),
+        ({"sampling": {"min_new_tokens": 1}}, "sampling.min_new_tokens: a model behind a URL knows none"),
+        ({"sampling": {"self_debias": {}}}, "sampling.self_debias: a model behind a URL"),
+    ],
+)
+def test_what_a_url_cannot_do_is_refused(fields, said):
+    with pytest.raises(ValidationError, match=said) as caught:
+        remote(**fields)
+    assert all("secret" not in error["msg"] for error in caught.value.errors())
+
+
+def test_how_a_url_is_asked_does_not_identify_a_run_but_what_is_asked_does():
+    usual = identity(remote())
+    assert identity(remote(key_env="KEY", concurrency=2, timeout_s=3, retries=0)) == usual
+    for other in ({"url": f"{URL}/x"}, {"model": "n"}, {"api": "completions"}, {"extra": {"a": 1}}):
+        assert identity(remote(**other)) != usual

@@ -74,6 +74,14 @@ def test_the_plan_starts_nothing_and_writes_nothing(capsys, monkeypatch, tiny, t
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_plan_says_which_urls_are_asked(capsys, monkeypatch, tiny):
+    monkeypatch.setenv("MY_KEY", "secret")
+    engine = "plms.0.engine={kind: openai, url: 'http://127.0.0.1:8000/v1/', model: m, key_env: MY_KEY}"
+    text = said(capsys, monkeypatch, "fusegen", tiny / "quick.yaml", "--plan", "--set", engine)
+    assert "m at http://127.0.0.1:8000/v1, 16 requests at a time, key in MY_KEY\n" in text
+    assert " openai " in text and "secret" not in text
+
+
 def test_usage_errors_end_with_2(refused, tiny):
     assert "No such command" in refused("fuse")
     assert "No such option" in refused("fusegen", tiny / "quick.yaml", "--fast")

@@ -98,6 +98,30 @@ def test_a_plan_starts_nothing(command, recorded, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_plan_says_which_urls_are_asked(command, tmp_path, monkeypatch):
+    engine = {"kind": "openai", "url": "http://127.0.0.1:8000/v1", "model": "m", "concurrency": 4}
+    pool = [
+        {"name": "one", "model": {"kind": "generator", "engine": engine}, "replicas": 2},
+        {"name": "two", "model": {"kind": "generator", "engine": {**engine, "key_env": "TWO_KEY"}}},
+        {"name": "three", "model": {"kind": "generator", "engine": {"model": "here"}}},
+    ]
+    items = {"path": str(tmp_path / "items.jsonl"), "reference": "answer"}
+    (tmp_path / "items.jsonl").write_text("".join(f'{{"text": "{n}", "answer": "{n}"}}\n' for n in range(9)))
+    body = {"job": "foe", "answer": "expert", "experts": {"kind": "live", "items": items, "pool": pool}}
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(body))
+    monkeypatch.delenv("TWO_KEY", raising=False)
+    code, out, err = command("foe", tmp_path / "job.yaml", "--plan")
+    assert code == 0, err
+    assert "one: m at http://127.0.0.1:8000/v1, 8 requests at a time, no key\n" in out
+    assert "two: m at http://127.0.0.1:8000/v1, 4 requests at a time, key in TWO_KEY (not set here)\n" in out
+    assert "three:" not in out
+    code, _, err = command("foe", tmp_path / "job.yaml", "--set", "experts.pool.0.model.engine.key_env=sk-12")
+    assert code == 2 and "sk-12" not in err.replace("key_env=sk-12", "")
+    assert "experts.pool.0.model.engine.key_env: the name of an environment variable" in err
+    code, _, err = command("foe", tmp_path / "job.yaml", "--set", "experts.pool.0.model.engine.keys=x")
+    assert code == 2 and "engine.keys: unknown key; allowed: kind, url, model, key_env, api, system" in err
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_what_ships_is_read(name):
     config = load(f"configs/foe/{name}", FoeConfig)

@@ -20,7 +20,8 @@ from actors.steps.runner import StepError, Steps, StoppedError
 from cluster.session import Session
 from cluster.storage import Run
 from configs.schema.foe import FoeConfig
-from tests.experts import classifier, generator, texts, write_items
+from tests.endpoint import Endpoint, free_url, listening, refusal
+from tests.experts import classifier, generator, remote, texts, write_items
 
 HERE = Session(local=False, cpus=0, gpus=0)
 ITEMS = 60
@@ -217,3 +218,24 @@ def block(name: str) -> list[str]:
 def test_expert_that_cannot_work_is_named(place, small):
     with pytest.raises(StepError, match=r"^expert none: /none: no such folder$"):
         place.collect(config(small, classifier("none", "/none")))
+
+
+@pytest.mark.ray
+def test_url_that_refuses_everything_is_given_up_at_once_and_asked_again_by_the_next_attempt(place, small):
+    with listening(Endpoint(lambda body, number: "It is positive.")) as server:
+
+        def job(url: str, **engine: Any) -> FoeConfig:
+            return config(small, remote("far", url, {"retries": 0, **engine}, judge="label"))
+
+        with pytest.raises(
+            StepError, match=r"^expert far: given up: far at http\S+: the server cannot be reached"
+        ):
+            place.collect(job(free_url()))
+        answer, server.reply = server.reply, lambda body, number: refusal(404, "no such model")
+        with pytest.raises(StepError, match=r"^expert far: given up: far at http\S+: there is no such model"):
+            place.collect(job(server.url, concurrency=3))
+        assert len(server.bodies) < 16
+        server.reply = answer
+        pool = place.collect(job(server.url, key_env="ENDPOINT_KEY"))
+    assert (pool.raw["labels"] == 1).all() and len(pool) == ITEMS
+    assert {headers["authorization"] for headers in server.headers[-ITEMS:]} == {"Bearer sk-of-the-tests"}

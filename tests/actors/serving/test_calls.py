@@ -2,8 +2,9 @@ import asyncio
 import time
 
 import pytest
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
+from actors.engines.base import EngineError
 from actors.experts.base import Answer
 from actors.serving.calls import Breaker, Caller, CallError
 from configs.schema.serve import Circuit, Service
@@ -54,6 +55,17 @@ def test_a_call_that_fails_is_made_again():
     _, call = called(ask, retries=1)
     assert call() == [Answer(text="yes")]
     assert tries == [["a"], ["a"]]
+
+
+def test_what_an_engine_says_is_the_reason():
+    async def ask(texts):
+        error = EngineError("m at http://x/v1: the key is refused")
+        raise RayTaskError("answer", "a traceback", error).as_instanceof_cause()
+
+    caller, call = called(ask, retries=0)
+    with pytest.raises(CallError, match=r"^m at http://x/v1: the key is refused$"):
+        call()
+    assert caller.breaker.failures == 1
 
 
 def test_a_call_ends_with_its_time_and_its_reason():

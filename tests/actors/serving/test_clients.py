@@ -12,7 +12,9 @@ import pytest
 import schemathesis
 import uvicorn
 
-from tests.experts import texts
+from actors.experts.base import load_expert
+from configs.schema.expert import ExpertSpec
+from tests.experts import LABELS, remote, texts
 
 pytestmark = pytest.mark.ray
 FILM = texts(1)[0][0]
@@ -62,6 +64,21 @@ def test_chats_models_and_errors_are_what_the_client_expects(client):
         )
     with pytest.raises(openai.AuthenticationError):
         openai.OpenAI(base_url=f"{url}/v1", api_key="wrong", max_retries=0).models.list()
+
+
+def test_it_can_be_an_expert_of_another_router(client):
+    _, url = client
+    engine = {"key_env": "KEYS", "model": "amalgam-0.02"}
+    spec = ExpertSpec.model_validate(remote("far", f"{url}/v1", engine, prompt="{text}", judge="label"))
+    expert = load_expert(spec, LABELS, 0)
+    films = [film for film, _ in texts(5)]
+    answers = expert.answer(films)
+    expert.close()
+    assert [answer.error for answer in answers] == [None] * 5 and answers[0].prompt_tokens > 0
+    again = client[0].chat.completions.create(
+        model="amalgam-0.02", messages=[{"role": "user", "content": films[0]}]
+    )
+    assert answers[0].text == again.choices[0].message.content and answers[0].text in LABELS
 
 
 def test_a_stream_says_the_same(client):

@@ -1,0 +1,285 @@
+"""Models behind a URL that speaks OpenAI's API, asked by OpenAI's own client.
+
+    body -> attempt, again while the server is overloaded, broken or late -> text as other engines give it
+
+The requests of a block are independent of each other; a bounded number is in flight at a time. They run on an
+event loop in a thread of its own, so that callers may be threads or loops of their own, and connections
+outlive a block. What is wrong with one request is said in its completion; a wrong key, an unknown model and a
+server that is not there are an `EngineError`. Keys are never repeated, even where a server does.
+"""
+
+import asyncio
+import os
+import weakref
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from http import HTTPStatus
+from typing import Any
+
+import httpx2
+import openai
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
+
+from actors.engines.base import Completion, EngineError, FinishReason, Request, failure
+from configs.schema.plm import OpenaiEngine, Sampling
+
+PATHS = {"chat": "/chat/completions", "completions": "/completions"}
+OPEN_QUOTE = '"'
+SEEDS = 1 << 31
+"""Seeds are sent modulo this: some servers take no more than 31 bits."""
+CONNECT_S = 10.0
+"""Time at most in which a server must take a connection: much less than an answer may need."""
+LONGEST = 300
+"""Characters of what a server complains of."""
+FINISHED: dict[str | None, FinishReason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "end_turn": "stop",
+    None: "stop",
+    "length": "length",
+    "max_tokens": "length",
+}
+USELESS = {
+    401: "the key is refused",
+    402: "the account has no money left",
+    403: "access is refused",
+    404: "there is no such model, or the URL is not that of an API",
+}
+UNREACHABLE = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol)
+
+
+class _Message(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    finish_reason: str | None = None
+    message: _Message | None = None
+    text: str | None = None
+    ended_by: str | int | None = Field(
+        default=None, validation_alias=AliasChoices("stop_reason", "matched_stop")
+    )
+    """The stop string, where the server (vLLM, SGLang) says so; anything else is the model's own end."""
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Reply(BaseModel):
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: Any = None
+
+
+class Openai:
+    """One model behind a URL, and the connections to it."""
+
+    def __init__(self, spec: OpenaiEngine) -> None:
+        """Get ready to ask; `EngineError` in one line when the key is missing. Nothing is asked yet."""
+        self._spec, self._key = spec, _key_of(spec)
+        # What the client would otherwise read from the environment belongs to other servers.
+        others = {"OpenAI-Organization": openai.omit, "OpenAI-Project": openai.omit}
+        self._headers: dict[str, Any] = others if self._key else {**others, "Authorization": openai.omit}
+        self._client = openai.AsyncOpenAI(
+            api_key=self._key or "none",
+            base_url=spec.url,
+            timeout=httpx2.Timeout(spec.timeout_s, connect=min(CONNECT_S, spec.timeout_s / 2)),
+            max_retries=spec.retries,
+            http_client=_Http(spec),
+        )
+        self._turns = asyncio.Semaphore(spec.concurrency)
+        loop = ExitStack()
+        self.portal = loop.enter_context(start_blocking_portal(name=f"asking {spec.model}"))
+        """Where everything is asked: runs coroutines of this object for other threads."""
+        self.close = weakref.finalize(self, _close, self.portal, self._client, loop)
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """Have each request answered, `concurrency` at a time; see `Engine.generate`."""
+        return self.portal.call(self.write, requests, sampling)
+
+    async def write(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """As `generate`, to be run by `portal`."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._one(request, sampling)) for request in requests]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _one(self, request: Request, sampling: Sampling) -> Completion:
+        body, opened = body_of(self._spec, request, sampling)
+        async with self._turns:
+            try:
+                reply = await self._client.post(
+                    PATHS[self._spec.api], cast_to=str, body=body, options={"headers": self._headers}
+                )
+            except openai.APIStatusError as error:
+                return self._refused(error)
+            except openai.APIConnectionError as error:
+                return self._unanswered(error)
+        return self._completion(reply, sampling, opened=opened)
+
+    def _refused(self, error: openai.APIStatusError) -> Completion:
+        status = error.status_code
+        said = f"{status} {_phrase(status)}{self._complaint(error.body)}"
+        if status in USELESS:
+            reason = USELESS[status]
+            if status == 401 and not self._key:
+                reason = "a key is wanted, whose environment variable key_env must name"
+            raise EngineError(f"{self._spec.source}: {reason} ({said})")
+        after = error.response.headers.get("retry-after")
+        wait = f", to be asked again after {self._one_line(after)}" if after else ""
+        return failure(f"the server answered {said}{wait}")
+
+    def _unanswered(self, error: openai.APIConnectionError) -> Completion:
+        cause, tries = error.__cause__, f"asked {self._spec.retries + 1} times"
+        why = self._one_line(str(cause) or type(cause).__name__)
+        if isinstance(cause, UNREACHABLE):
+            raise EngineError(f"{self._spec.source}: the server cannot be reached, {tries}: {why}")
+        if isinstance(error, openai.APITimeoutError):
+            return failure(f"no answer within {self._spec.timeout_s:g} s, {tries}")
+        return failure(f"the connection broke, {tries}: {why}")
+
+    def _complaint(self, body: object) -> str:
+        """What the body of an error says; nothing where that is not for people."""
+        if isinstance(body, dict):
+            body = body.get("message") or body.get("detail")
+            return f": {self._one_line(str(body))}" if body else ""
+        return f": {self._one_line(body)}" if isinstance(body, str) and not body.startswith("<") else ""
+
+    def _one_line(self, text: str) -> str:
+        if self._key:
+            text = text.replace(self._key, "(the key)")
+        return " ".join(text.split())[:LONGEST]
+
+    def _completion(self, text: str, sampling: Sampling, *, opened: bool) -> Completion:
+        try:
+            reply = _Reply.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            what = " ".join([".".join(map(str, first["loc"])), first["msg"]]).strip()
+            return failure(f"the server's answer has not the form of the API: {what}")
+        if not reply.choices:
+            return failure(f"the server's answer is empty{self._complaint(reply.error)}")
+        choice = reply.choices[0]
+        written = choice.message.content if choice.message else choice.text
+        finish = FINISHED.get(choice.finish_reason)
+        if finish is None:
+            return failure(f"the server ended the answer: {self._one_line(str(choice.finish_reason))}")
+        if written is None:
+            refusal = choice.message.refusal if choice.message else None
+            return failure(f"the model refused: {self._one_line(refusal)}" if refusal else "there is no text")
+        usage = reply.usage or _Usage()
+        ended, finish = _ended(written, choice, finish, sampling.stop, opened=opened)
+        return Completion(ended, finish, usage.prompt_tokens or 0, usage.completion_tokens or 0)
+
+    def available(self, round: int, label: int, zero_shot: bool, ordinal: int, index: int = 0) -> None:
+        """Return None: there is no limit."""
+
+    def describe(self) -> dict[str, str]:
+        """Return the model, the URL and the form in which it is asked; nothing more is known of it."""
+        return {
+            "engine": "openai",
+            "model": self._spec.model,
+            "url": self._spec.url,
+            "api": self._spec.api,
+        }
+
+
+class _Http(openai.DefaultAsyncHttpxClient):
+    """Ends an attempt after its time also where a server answers byte by byte."""
+
+    def __init__(self, spec: OpenaiEngine) -> None:
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=spec.concurrency)
+        super().__init__(limits=limits)
+        self._limit_s = spec.timeout_s
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:  # noqa: ANN401
+        try:
+            async with asyncio.timeout(self._limit_s):
+                return await super().send(request, **options)
+        except TimeoutError:
+            raise httpx2.ReadTimeout("the time of the attempt is up", request=request) from None
+
+
+def body_of(spec: OpenaiEngine, request: Request, sampling: Sampling) -> tuple[dict[str, Any], bool]:
+    """The body of a request, and whether its reply is the inside of a quote that the prompt opens.
+
+    A chat cannot begin a reply, so the open quote is left out of the message. A model may write that quote
+    itself, and so it must not stop there: the text is cut when it has come.
+    """
+    stop = list(sampling.stop)
+    body: dict[str, Any] = {"model": spec.model}
+    prompt, opened = request.prompt, False
+    if spec.api == "chat":
+        opened = prompt.rstrip(" ").endswith(OPEN_QUOTE)
+        if opened:
+            prompt = prompt.rstrip(" ").removesuffix(OPEN_QUOTE).rstrip()
+            stop = [string for string in stop if string != OPEN_QUOTE]
+        system = [{"role": "system", "content": spec.system}] if spec.system else []
+        body["messages"] = [*system, {"role": "user", "content": prompt}]
+    else:
+        body["prompt"] = prompt
+    greedy = sampling.top_k == 1
+    body |= {"max_tokens": sampling.max_new_tokens, "seed": request.seed % SEEDS, "stop": stop or None}
+    body |= {"temperature": 0} if greedy else {"temperature": sampling.temperature, "top_p": sampling.top_p}
+    return {name: value for name, value in (body | spec.extra).items() if value is not None}, opened
+
+
+def _ended(
+    text: str, choice: _Choice, finish: FinishReason, stop: Sequence[str], *, opened: bool
+) -> tuple[str, FinishReason]:
+    """A text up to and including the stop string that ended it, which servers often cut; and how it ended."""
+    if opened:
+        text = text.lstrip().removeprefix(OPEN_QUOTE)
+    ends = [text.index(string) + len(string) for string in stop if string in text]
+    if ends:
+        return text[: min(ends)], "stop"
+    return (text + _cut(choice, stop, opened=opened) if finish == "stop" else text), finish
+
+
+def _cut(choice: _Choice, stop: Sequence[str], *, opened: bool) -> str:
+    """The stop string that a server has cut from a text that ended by itself.
+
+    Where it does not say whether there was one, the first stands for all: a text that its model has ended is
+    as complete as one in quotes. So does the end of a reply that was to be inside of a quote.
+    """
+    if isinstance(choice.ended_by, str) and choice.ended_by in stop:
+        return choice.ended_by
+    if opened and OPEN_QUOTE in stop:
+        return OPEN_QUOTE
+    return stop[0] if stop and "ended_by" not in choice.model_fields_set else ""
+
+
+def _key_of(spec: OpenaiEngine) -> str | None:
+    if spec.key_env is None:
+        return None
+    key = os.environ.get(spec.key_env, "").strip()
+    if not key:
+        raise EngineError(
+            f"{spec.source}: the environment variable {spec.key_env} (key_env) is not set in this process"
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise EngineError(
+            f"{spec.source}: what is in {spec.key_env} (key_env) has characters that no key has"
+        )
+    return key
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "(unknown status)"
+
+
+def _close(portal: BlockingPortal, client: openai.AsyncOpenAI, loop: ExitStack) -> None:
+    """End the connections, what is still asked, and the thread."""
+    with suppress(RuntimeError):  # the loop has ended before
+        portal.call(client.close)
+        portal.call(portal.stop, True)
+    loop.close()
