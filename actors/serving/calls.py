@@ -81,7 +81,8 @@ class Caller:
             self.breaker.begin()
             limit, good = min(left, self.service.timeout_s), None
             try:
-                answers = await asyncio.wait_for(self.ask(texts), limit)
+                async with asyncio.timeout(limit):
+                    answers = await self.ask(texts)
             except TimeoutError:
                 problem = f"no answer within {limit:.3g} s"
                 if limit == self.service.timeout_s:  # a request in a hurry says nothing about the expert

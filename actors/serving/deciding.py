@@ -253,12 +253,14 @@ class _Request:
 
     async def _ask(self, wanted: Mapping[int, Ints]) -> None:
         """Ask side by side, and tell the walk what is said, or that nothing is."""
-        await asyncio.gather(
-            *(
-                self._hear(expert, rows) if expert < len(self.names) else self._look(expert, rows)
-                for expert, rows in wanted.items()
-            )
-        )
+        calls = [
+            self._hear(expert, rows) if expert < len(self.names) else self._look(expert, rows)
+            for expert, rows in wanted.items()
+        ]
+        if len(calls) == 1:  # spares the event loop a turn
+            await calls[0]
+        else:
+            await asyncio.gather(*calls)
 
     async def _look(self, context: int, rows: Ints) -> None:
         """Look at texts themselves."""

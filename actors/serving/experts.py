@@ -14,6 +14,7 @@ from ray.serve.handle import DeploymentHandle
 
 from actors.encoder import Encoder
 from actors.experts.base import Answer, Answerer, RemoteAnswerer, load_expert
+from actors.serving.batching import Batches
 from actors.serving.calls import Ask, CallError
 from actors.serving.outputs import Embed
 from configs.schema.expert import ExpertSpec
@@ -33,21 +34,15 @@ class Expert:
         self, spec: dict[str, Any], service: dict[str, Any], labels: Sequence[str], seed: int
     ) -> None:
         known, settings = ExpertSpec.model_validate(spec), Service.model_validate(service)
-        self.answer_together.set_max_batch_size(settings.batch_size)
-        self.answer_together.set_batch_wait_timeout_s(settings.batch_wait_ms / 1000)
         self.model = load_expert(known, labels, seed)
+        self.batches = Batches(self.model.answer, settings.batch_size)
 
     async def answer(self, texts: Sequence[str]) -> list[Answer]:
         """Answer texts, in order; one that cannot be answered gets an answer with an error."""
         if isinstance(self.model, RemoteAnswerer):
             # Nothing is gained by batches, and a late answer must not hold up those of other requests.
             return await asyncio.wrap_future(self.model.submit(texts))
-        return list(await asyncio.gather(*(self.answer_together(text) for text in texts)))
-
-    @serve.batch
-    async def answer_together(self, texts: list[str]) -> list[Answer]:
-        """Answer texts of several requests."""
-        return await asyncio.to_thread(self.model.answer, texts)
+        return await self.batches.answer(texts)
 
 
 @serve.deployment(name=ENCODER)

@@ -27,10 +27,7 @@ class Service(Strict):
     target_requests: PositiveFloat = 8
     """Requests that a process should have at a time."""
     batch_size: PositiveInt = 16
-    """Texts that a process answers together at most."""
-    batch_wait_ms: NonNegativeFloat = 0
-    """How long a process that has nothing else to do waits for further texts; those that come while it
-    works are answered together in any case."""
+    """Texts that a process answers together at most: those that came while it was at work."""
     timeout_s: PositiveFloat = 30
     """Time in which a call must be answered; then the expert has failed."""
     retries: NonNegativeInt = 1

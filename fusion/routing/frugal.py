@@ -149,7 +149,8 @@ class Walk:
         self._of = self.states.enter(self._of, chosen, rows)
         self._steps += 1
         self.seen.update()
-        can = (self.allowed[rows] & ~self.asked[walks]).any()
+        most = self.rules.max_experts
+        can = (most is None or self._steps < most) and (self.allowed[rows] & ~self.asked[walks]).any()
         depth = min(self.rules.lookahead, self.seen.stored.experts - self._steps) if can else 0
         self._expected = self.seen.expect(self._of, self.rates[walks], depth)
         self.current[walks, self._steps - 1] = self._expected[:, 0]
