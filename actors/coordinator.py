@@ -19,11 +19,12 @@ from cluster.session import Session
 from cluster.storage import LEASE_S, Run, StorageError, digest
 from configs.schema.foe import FoeConfig
 from configs.schema.fusegen import FusegenConfig
+from configs.schema.merge import MergeConfig
 
 NAMESPACE = "amalgam"
 ORPHAN_S = 600.0
 """How long a coordinator stays after its run for drivers to ask about it."""
-Config = FusegenConfig | FoeConfig
+Config = FusegenConfig | FoeConfig | MergeConfig
 
 
 class Coordinator:
@@ -97,6 +98,10 @@ def _job(config: Config) -> type[Any]:
         from actors.routing.job import FoeJob
 
         return FoeJob
+    if isinstance(config, MergeConfig):
+        from actors.merging.job import MergeJob
+
+        return MergeJob
     from actors.fusegen_job import FusegenJob
 
     return FusegenJob

@@ -99,6 +99,21 @@ def foe(
 
 
 @app.command()
+def merge(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    run: RunDirectory = None,
+    plan: Plan = False,
+    fresh: Fresh = False,
+    address: Address = "auto",
+) -> None:
+    """Make one model of several of the same architecture, in closed form, and compare ways to do so."""
+    from jobs import merge as job
+
+    job.main(config, overrides or [], run, plan=plan, start_over=fresh, address=address)
+
+
+@app.command()
 def report(
     run: RunArgument,
     output: Annotated[str | None, typer.Option(help="Where to write (default: RUN/report.html).")] = None,
@@ -192,6 +207,7 @@ def bench_serve(
 
 def main() -> None:
     """Run the command line and turn errors into one line and an exit status."""
+    from actors.merging.errors import CheckpointError
     from actors.routing.artefact import ArtefactError
     from actors.stms.base import StmError
 
@@ -199,7 +215,7 @@ def main() -> None:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # typer's answer to KeyboardInterrupt
             raise KeyboardInterrupt
-    except (ConfigError, ResumeError, ArtefactError) as error:
+    except (ConfigError, ResumeError, ArtefactError, CheckpointError) as error:
         _fail(2, str(error))
     except typer.Exit as error:
         sys.exit(error.exit_code)

@@ -57,6 +57,8 @@ class FullModel(Stm[Tokens, FullStm]):
         used = np.flatnonzero(weights > 0)
         with seeded(self.seed, self._device):
             self._trained = self._load_classifier(self.spec.model)
+            if self.spec.layers is not None:
+                freeze(self._trained, self.spec.layers)
             self._train(encoded.take(used), self._tensor(y[used]), self._tensor(weights[used]).float())
 
     def _tensor(self, values: IntArray | FloatArray) -> torch.Tensor:
@@ -81,7 +83,8 @@ class FullModel(Stm[Tokens, FullStm]):
 
     def _train(self, encoded: Tokens, targets: torch.Tensor, weights: torch.Tensor) -> None:
         spec, rng = self.spec, np.random.default_rng(self.seed)
-        optimizer = torch.optim.Adam(self._model.parameters(), lr=spec.learning_rate, fused=True)
+        trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.Adam(trained, lr=spec.learning_rate, fused=True)
         for epoch in range(1, spec.epochs + 1):
             self._model.train()
             total = torch.zeros((), device=self._device)
@@ -155,6 +158,17 @@ class FullModel(Stm[Tokens, FullStm]):
         # The folder may be a temporary copy: nothing is left for later.
         self._tokenizer = load_tokenizer(str(folder))
         self._trained = self._load_classifier(str(folder))
+
+
+def freeze(model: PreTrainedModel, layers: int) -> None:
+    """Leave the embeddings and all blocks but the last `layers` as they are."""
+    lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
+    blocks = max(lists, key=len)
+    embeddings = model.get_input_embeddings()
+    fixed = [embeddings, *blocks[: max(0, len(blocks) - layers)]]
+    fixed += [m for m in model.modules() if any(child is embeddings for child in m.children())]
+    for module in fixed:
+        module.requires_grad_(False)
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -6,7 +6,7 @@ Three kinds behind one interface, told apart by `kind`: `linear` (word n-grams, 
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from configs.schema.base import Strict
 
@@ -55,6 +55,8 @@ class FullStm(Strict):
     and decay fitted held-out synthetic texts no better and real reviews worse."""
     batch_size: PositiveInt = 16
     """Texts per training step."""
+    layers: NonNegativeInt | None = None
+    """How many of the last blocks are trained with the head; null trains everything, 0 the head alone."""
     dropout: bool = False
     """Train with the checkpoint's dropout, which costs a quarter of the time on CPUs."""
     max_length: PositiveInt = 128

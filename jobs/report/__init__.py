@@ -1,6 +1,7 @@
 """The report of a run: one HTML page, made from the run directory alone.
 
-    routing/    the page of a fusion of experts; what follows is that of FuseGen, and what both share
+    routing/    the page of a fusion of experts
+    merging/    the page of a merge; what follows is that of FuseGen, and what all share
     facts.py    contents of the run directory
     texts.py    texts with their provenance: shots and examples
     tables.py   rows of the tables; heat.py colours the cells of heat maps
@@ -20,7 +21,7 @@ import yaml
 
 from cluster.storage import Run, Storage
 from configs.schema.base import ConfigError
-from jobs.report import plots, routing, tables, texts, words
+from jobs.report import merging, plots, routing, tables, texts, words
 from jobs.report.facts import Facts
 from jobs.report.pages import environment
 
@@ -51,7 +52,7 @@ def write(run_uri: str, output: str | None) -> str:
     if not run.exists("summary.json"):
         raise ConfigError(f"{run_uri}: holds no results yet; start the job, or wait for its first round")
     summary, record = run.read_json("summary.json"), run.read_json("run.json")
-    if record["config"]["job"] == "foe" and "methods" not in summary:
+    if record["config"]["job"] in {"foe", "merge"} and "methods" not in summary:
         raise ConfigError(f"{run_uri}: {summary['status']} while {summary['stage']}; nothing is judged yet")
     report = run.read_json("report.json") if run.exists("report.json") else None
     page = render(summary, report, record).encode()
@@ -72,6 +73,8 @@ def render(summary: Mapping[str, Any], report: Mapping[str, Any] | None, record:
     config = record["config"]
     if config["job"] == "foe":
         return routing.render(summary, report, record)
+    if config["job"] == "merge":
+        return merging.render(summary, report, record)
     facts = Facts(summary, report or {}, config)
     parts = {
         "scores": tables.scores(facts),

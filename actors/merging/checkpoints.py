@@ -1,0 +1,221 @@
+"""Hugging Face checkpoints: their tensors are read one by one when asked for, and written in shards.
+
+Only safetensors are read. Nothing of a checkpoint is executed.
+"""
+
+import json
+import shutil
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from actors.merging.errors import CheckpointError
+from configs.load import locate
+
+CONFIG, INDEX, SINGLE = "config.json", "model.safetensors.index.json", "model.safetensors"
+BESIDE = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+"""Files that a merged checkpoint takes over from the first model."""
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+def fetch(model: str, revision: str | None = None) -> Path:
+    """The folder of a model: a local one, or what the hub has, downloaded."""
+    if locate(model).is_dir():
+        return locate(model)
+    if model.startswith(("/", ".", "~")):
+        raise CheckpointError(f"{model}: no such folder")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{model}: neither a folder nor to be had from the hub: {line}") from None
+
+
+class Checkpoint(Mapping[str, Tensor]):
+    """The tensors of a folder by name; each is read when it is asked for, and not kept."""
+
+    def __init__(self, folder: Path, name: str = "") -> None:
+        """CheckpointError when files are missing or broken; no tensor is read yet."""
+        self.folder, self.name = folder, name or str(folder)
+        if not (folder / CONFIG).is_file():
+            raise CheckpointError(f"{self.name}: {folder}: no checkpoint (it has no {CONFIG})")
+        self.config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+        self._files = self._places()
+
+    def _places(self) -> dict[str, str]:
+        """Which file holds which tensor."""
+        if (self.folder / INDEX).is_file():
+            known: dict[str, str] = json.loads((self.folder / INDEX).read_text())["weight_map"]
+            missing = sorted({file for file in known.values() if not (self.folder / file).is_file()})
+            if missing:
+                raise CheckpointError(f"{self.name}: {missing[0]} is missing, which {INDEX} names")
+            return known
+        if not (self.folder / SINGLE).is_file():
+            raise CheckpointError(f"{self.name}: no {SINGLE} and no {INDEX}; other formats are not read")
+        return dict.fromkeys(header(self.folder / SINGLE, self.name), SINGLE)
+
+    @cached_property
+    def headers(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Type and shape of every tensor."""
+        found = {}
+        for file in sorted(set(self._files.values())):
+            for name, about in header(self.folder / file, self.name).items():
+                if self._files.get(name) == file:
+                    found[name] = (about["dtype"], tuple(about["shape"]))
+        lacking = sorted(set(self._files) - set(found))
+        if lacking:
+            raise CheckpointError(f"{self.name}: tensor {lacking[0]} is not in {self._files[lacking[0]]}")
+        return found
+
+    @property
+    def bytes(self) -> int:
+        """Size of all tensors."""
+        return sum(size_of(dtype, shape) for dtype, shape in self.headers.values())
+
+    def meta(self) -> dict[str, Tensor]:
+        """All tensors without contents."""
+        return {
+            name: torch.empty(shape, dtype=DTYPES[dtype], device="meta")
+            for name, (dtype, shape) in self.headers.items()
+        }
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._files:
+            raise KeyError(name)
+        try:
+            with safe_open(self.folder / self._files[name], framework="pt") as file:
+                tensor: Tensor = file.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            place = self._files[name]
+            raise CheckpointError(f"{self.name}: {place}: tensor {name} cannot be read: {error}") from None
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def fingerprint(self) -> str:
+        """Digest of everything that is merged; all tensors are read."""
+        from cluster.storage import digest, file_digest
+
+        files = sorted({CONFIG, *self._files.values()})
+        return str(digest([file_digest(self.folder / file) for file in files]))
+
+
+def header(file: Path, owner: str) -> dict[str, Any]:
+    """What a file of safetensors says of its tensors, checked against its size."""
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            about: dict[str, Any] = json.loads(stream.read(length))
+        about.pop("__metadata__", None)
+        end = max((one["data_offsets"][1] for one in about.values()), default=0)
+    except (OSError, ValueError, struct.error, KeyError, MemoryError) as error:
+        raise CheckpointError(f"{owner}: {file.name} cannot be read: {type(error).__name__}") from None
+    if file.stat().st_size != 8 + length + end:
+        raise CheckpointError(f"{owner}: {file.name} is incomplete: {file.stat().st_size} bytes")
+    strange = sorted({one["dtype"] for one in about.values()} - set(DTYPES))
+    if strange:
+        raise CheckpointError(f"{owner}: {file.name} holds {strange[0]} tensors; dequantise them first")
+    return about
+
+
+def size_of(dtype: str, shape: tuple[int, ...]) -> int:
+    """Bytes of a tensor."""
+    return DTYPES[dtype].itemsize * torch.Size(shape).numel()
+
+
+class Shards:
+    """Writes tensors as they come, in files of a limited size; `close` names them and writes the index."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder, self.limit = folder, limit
+        self._waiting: dict[str, Tensor] = {}
+        self._size = self._total = 0
+        self._files: list[list[str]] = []
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Take a tensor in."""
+        size = tensor.numel() * tensor.element_size()
+        if self._waiting and self._size + size > self.limit:
+            self._flush()
+        self._waiting[name] = tensor.contiguous()
+        self._size += size
+        self._total += size
+
+    def _flush(self) -> None:
+        save_file(self._waiting, self.folder / f"part-{len(self._files)}", metadata={"format": "pt"})
+        self._files.append(list(self._waiting))
+        self._waiting, self._size = {}, 0
+
+    def close(self) -> None:
+        """Give the files their names."""
+        if self._waiting or not self._files:
+            self._flush()
+        count = len(self._files)
+        names = [f"model-{n:05}-of-{count:05}.safetensors" for n in range(1, count + 1)]
+        if count == 1:
+            names = [SINGLE]
+        for number, name in enumerate(names):
+            (self.folder / f"part-{number}").rename(self.folder / name)
+        if count > 1:
+            places = {tensor: names[i] for i, tensors in enumerate(self._files) for tensor in tensors}
+            index = {"metadata": {"total_size": self._total}, "weight_map": dict(sorted(places.items()))}
+            (self.folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+
+def write(
+    folder: Path,
+    tensors: Iterable[tuple[str, Tensor]],
+    like: Checkpoint,
+    *,
+    config: Mapping[str, Any] | None = None,
+    card: str = "",
+    shard_bytes: int = 5_000_000_000,
+) -> None:
+    """Write a checkpoint into an empty folder; configuration and tokenizer are those of `like`."""
+    shards = Shards(folder, shard_bytes)
+    for name, tensor in tensors:
+        shards.add(name, tensor)
+    shards.close()
+    for name in BESIDE:
+        if (like.folder / name).is_file():
+            shutil.copyfile(like.folder / name, folder / name)
+    (folder / "README.md").write_text(card)
+    (folder / CONFIG).write_text(json.dumps({**like.config, **(config or {})}, indent=2) + "\n")

@@ -1,0 +1,133 @@
+"""Statistics of one model on its own texts, as a task that may die at any time: what it has published stays.
+
+Gram matrices are collected one block at a time: only the block's weights and hidden states are in memory.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from actors.merging import grams, models
+from actors.merging.checkpoints import Checkpoint, fetch
+from actors.merging.errors import CheckpointError
+from actors.merging.texts import part_of
+from cluster.storage import Run, Step, Storage, bytes_digest
+from configs.schema.merge import Statistics
+from fusion.merging.collection import collect, evaluating, everything, no_padding
+from fusion.merging.fisher import diagonal_fisher
+from fusion.merging.gram import COMPLETE, Gram
+from fusion.merging.streaming import Flow, Streamer, collect_stage
+
+FISHER = "fisher.safetensors"
+
+
+def opened(run: Run, source: Mapping[str, Any]) -> Checkpoint:
+    """The checkpoint of a model: what a step has written, a folder, or the hub's."""
+    if "step" in source:
+        with run.folder(f"steps/{source['step']}/model") as folder:
+            return Checkpoint(folder, source["name"])
+    return Checkpoint(fetch(source["model"], source.get("revision")), source["name"])
+
+
+def collect_grams(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
+    """Write Gram files. `params`: source, texts (key), domain, statistics."""
+    spec = Statistics.model_validate(params["statistics"])
+    checkpoint = opened(run, params["source"])
+    architecture = models.architecture_of(checkpoint)
+    texts = part_of(run, params["texts"], params["domain"], "train")[0][: spec.sequences]
+    if not texts:
+        raise CheckpointError(f"{checkpoint.name}: the domain {params['domain']} has no texts to learn from")
+    flows = [Flow(batch) for batch in models.batches(checkpoint, texts, spec.batch_size, spec.max_length)]
+    counted = everything if spec.count_padding else no_padding
+    rows: dict[str, int] = {}
+    few: list[str] = []
+    skipped = 0
+    for stage, found in _by_stage(step, checkpoint, architecture, flows, counted):
+        if not grams.has_stage(step.files, stage):
+            grams.write_stage(step.files, stage, found)
+        rows |= {name: gram.rows for name, gram in found.items()}
+        few += [name for name, gram in found.items() if gram.rows < COMPLETE * gram.width]
+        skipped = max([skipped, *(gram.skipped for gram in found.values())])
+        if skipped > len(flows) // 10:
+            raise CheckpointError(f"{checkpoint.name}: {skipped} of {len(flows)} batches are not finite")
+    about = {
+        "model": checkpoint.name,
+        "fingerprint": checkpoint.fingerprint(),
+        "texts": bytes_digest("\0".join(texts).encode()),
+        "sequences": len(texts),
+        "max_length": spec.max_length,
+        "masked": not spec.count_padding,
+        "dtype": "float32",
+        "rows": rows,
+        "skipped_batches": skipped,
+        "warning": f"{len(few)} matrices rest on few rows and may give inputs away" if few else "",
+    }
+    grams.write_manifest(step.files, about)
+    return {"sequences": len(texts), "few": few, "skipped": skipped}
+
+
+def _by_stage(step: Step, checkpoint: Checkpoint, architecture: Any, flows: list[Flow], counted: Any) -> Any:  # noqa: ANN401
+    """Name and Gram matrices of each stage: streamed, or from the whole model where files are named otherwise
+    than its modules."""
+    try:
+        model = models.hollow(checkpoint)
+    except CheckpointError:
+        model = models.whole(checkpoint)
+        batches = [flow.inputs for flow in flows]
+        found = collect(model, architecture.groups, batches, counted=counted)
+        for stage in architecture.stages:
+            yield stage.name, {group.name: found[group.name] for group in stage.groups}
+        return
+    loader, streamer = models.Loader(model, checkpoint, architecture.stages), Streamer(model, architecture)
+    loader.load_around()
+    for number, stage in enumerate(architecture.stages):
+        loader.load(stage.name)
+        if grams.has_stage(step.files, stage.name):
+            known = grams.read_stage(step.files, stage.name, widths(checkpoint, stage))
+            with evaluating(model):
+                for flow in flows:
+                    streamer.advance(flow, number)
+            yield stage.name, known
+        else:
+            yield stage.name, collect_stage(streamer, flows, number, counted=counted)
+        loader.drop(stage.name)
+
+
+def widths(checkpoint: Checkpoint, stage: Any) -> dict[str, int]:  # noqa: ANN401
+    """Input features of each group of a stage."""
+    found = {}
+    for group in stage.groups:
+        weight = group.weights[0]
+        shape = checkpoint.headers[weight.tensor][1]
+        shape = shape if weight.expert is None else shape[1:]
+        found[group.name] = shape[1] if weight.transposed else shape[0]
+    return found
+
+
+def collect_fisher(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
+    """Write the diagonal of the Fisher matrix. `params` as of `collect_grams`."""
+    spec = Statistics.model_validate(params["statistics"])
+    checkpoint = opened(run, params["source"])
+    texts = part_of(run, params["texts"], params["domain"], "train")[0][: spec.fisher_samples]
+    model = models.whole(checkpoint).float()
+    if not hasattr(model, "num_labels") or "Classification" not in type(model).__name__:
+        raise CheckpointError(f"{checkpoint.name}: fisher merges classifiers, not a {type(model).__name__}")
+    parameters = dict(model.named_parameters())
+
+    def log_probabilities(batch: Mapping[str, Tensor]) -> Tensor:
+        logits: Tensor = model(**batch).logits[0]
+        return torch.log_softmax(logits, -1)
+
+    samples = list(models.batches(checkpoint, texts, 1, spec.max_length))
+    fisher = diagonal_fisher(log_probabilities, parameters, samples)
+    step.files.write_bytes(FISHER, save({name: t.contiguous().cpu() for name, t in fisher.mean().items()}))
+    return {"samples": fisher.samples, "skipped": fisher.skipped}
+
+
+def read_grams(run: Run, place: Mapping[str, Any], stage: Any, like: Checkpoint) -> dict[str, Gram]:  # noqa: ANN401
+    """Matrices of a stage from a step of this run, or from a folder that another has published."""
+    files = run.below(f"steps/{place['step']}") if "step" in place else Storage(place["grams"])
+    return grams.read_stage(files, stage.name, widths(like, stage))

@@ -1,0 +1,286 @@
+"""The merging job, as the coordinator runs it.
+
+texts -> a model per domain (or checkpoints that are there) -> statistics of each model, side by side
+-> RegMean stage by stage, other methods in one pass -> test texts are answered -> judgement -> `model/`
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from actors.board import Board
+from actors.merging import merging
+from actors.merging.checkpoints import Checkpoint
+from actors.merging.collecting import opened
+from actors.merging.judging import BEST
+from actors.merging.models import architecture_of
+from actors.status import status_of
+from actors.steps.runner import Call, Done, Steps
+from cluster.session import Session
+from cluster.storage import Run
+from configs.schema.base import identity
+from configs.schema.merge import MergeConfig
+from fusion.merging.architecture import check_alike
+from fusion.merging.average import normalised
+
+RESULT = "model"
+"""Folder of the result below the run."""
+
+
+class MergeJob:
+    """Runs one configuration in one run directory."""
+
+    def __init__(self, config: MergeConfig, session: Session, run: Run, steps: Steps, board: Board) -> None:  # noqa: ARG002
+        self.config, self.run_store, self.steps, self.board = config, run, steps, board
+        self.resources = {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus}
+        self.known: dict[str, Any] = {"job": config.job, "name": config.name, "seed": config.seed}
+
+    def stop(self) -> None:
+        """Free what the job holds: nothing."""
+
+    def run(self) -> dict[str, Any]:
+        """Do everything that is not done yet and return the summary."""
+        started = time.time()
+        self._enter("reading texts")
+        texts = self._texts()
+        sources = self._sources(texts)
+        checkpoints = [opened(self.run_store, source) for source in sources]
+        check_alike({one.name: one.meta() for one in checkpoints})
+        shared = self._shared(sources)
+        self._enter("collecting statistics of every model")
+        statistics = self._statistics(sources, texts)
+        self._enter("merging")
+        merged = self._merged(checkpoints[0], shared, statistics)
+        judged = self._judged(sources, merged, texts)
+        self._enter("writing the results")
+        self._publish(merged[self.config.result].key)
+        summary = self._summary(sources, merged, judged, time.time() - started)
+        tensors = (
+            self.run_store.read_json(f"steps/{merged['regmean'].key}/tensors.json")
+            if "regmean" in merged
+            else {}
+        )
+        self.run_store.write_json("report.json", {"tensors": tensors, "statistics": statistics["facts"]})
+        self.run_store.write_json("summary.json", summary)
+        self.board.enter("done")
+        return summary
+
+    def _enter(self, stage: str) -> None:
+        self.board.enter(stage)
+        if status_of(self.run_store) != "done":
+            self.run_store.write_json("summary.json", {"status": "running", "stage": stage, **self.known})
+
+    def _call(self, step: str, function: str, params: dict[str, Any]) -> Call:
+        return Call(step, f"actors.merging.{function}", params, self.resources)
+
+    def _texts(self) -> Done | None:
+        if self.config.data is None:
+            return None
+        params = {"data": identity(self.config.data), "seed": self.config.seed}
+        return self.steps.one(Call("texts", "actors.merging.texts:cut", params))
+
+    def _sources(self, texts: Done | None) -> list[dict[str, Any]]:
+        """The models: name, domain, share, and where they are."""
+        if self.config.models:
+            return [identity(model) for model in self.config.models]
+        assert texts is not None  # noqa: S101 - the configuration has seen to it
+        self._enter("fine-tuning a model for each domain")
+        domains = texts.facts["domains"]
+        calls = [
+            self._call(
+                "tune",
+                "tuning:tune",
+                {
+                    "fine_tuning": identity(self.config.fine_tuning),
+                    "texts": texts.key,
+                    "domain": domain,
+                    "labels": texts.facts["labels"],
+                    "seed": self.config.seed,
+                },
+            )
+            for domain in domains
+        ]
+        found = self.steps.do(calls)
+        return [
+            {"name": domain, "domain": domain, "weight": 1.0, "step": one.key}
+            for domain, one in zip(domains, found, strict=True)
+        ]
+
+    def _shared(self, sources: list[dict[str, Any]]) -> dict[str, Any]:
+        """What all merging steps depend on."""
+        config = self.config
+        weights = [source["weight"] for source in sources]
+        places = [{k: s[k] for k in ("name", "step", "model", "revision") if k in s} for s in sources]
+        return {
+            "sources": places,
+            "coefficients": weights,
+            "shares": normalised(weights, len(weights)),
+            "exclude": list(config.exclude),
+            "average": list(config.average),
+            "dtype": config.dtype,
+            "shard_bytes": config.shard_bytes,
+            "name": config.name,
+        }
+
+    def _statistics(self, sources: list[dict[str, Any]], texts: Done | None) -> dict[str, Any]:
+        """Where the statistics of each model are, by kind, and what is said of them."""
+        needed = {"grams": {"regmean"}, "fisher": {"fisher"}}
+        calls: dict[tuple[str, int], Call] = {}
+        for kind, methods in needed.items():
+            for number, source in enumerate(sources):
+                if not methods & set(self.config.methods) or source.get("grams"):
+                    continue
+                assert texts is not None  # noqa: S101 - the configuration has seen to it
+                params = {
+                    "source": self._shared(sources)["sources"][number],
+                    "texts": texts.key,
+                    "domain": source["domain"],
+                    "statistics": identity(self.config.statistics),
+                }
+                calls[kind, number] = self._call(f"collect-{kind}", f"collecting:collect_{kind}", params)
+        done = dict(zip(calls, self.steps.do(list(calls.values())), strict=True))
+        found: dict[str, Any] = {"grams": [], "fisher": [], "facts": {}}
+        for number, source in enumerate(sources):
+            if source.get("grams"):
+                found["grams"].append({"grams": source["grams"]})
+            elif ("grams", number) in done:
+                one = done["grams", number]
+                found["grams"].append({"step": one.key})
+                found["facts"][source["name"]] = one.facts
+                if one.facts["few"]:
+                    few = len(one.facts["few"])
+                    self.board.note(f"warning: {source['name']}: {few} Gram matrices rest on few rows")
+            if ("fisher", number) in done:
+                found["fisher"].append(done["fisher", number].key)
+        return found
+
+    def _merged(
+        self, first: Checkpoint, shared: dict[str, Any], statistics: dict[str, Any]
+    ) -> dict[str, Done]:
+        """The step of each method that has written a checkpoint."""
+        config = self.config
+        alphas = {f"regmean@{alpha:g}": alpha for alpha in config.alphas}
+        if "regmean" in config.methods:
+            alphas = {"regmean": config.alpha, **alphas}
+        stages = [n for n, stage in enumerate(architecture_of(first).stages) if stage.groups]
+        solving = {
+            (name, n): self._call(
+                "solve",
+                "merging:solve",
+                {
+                    **{k: shared[k] for k in ("sources", "coefficients", "exclude", "average")},
+                    "grams": statistics["grams"],
+                    "stage": n,
+                    "alpha": alpha,
+                    "overrides": list(config.overrides.items()),
+                    "ridge": config.ridge,
+                },
+            )
+            for name, alpha in alphas.items()
+            for n in stages
+        }
+        solved = dict(zip(solving, self.steps.do(list(solving.values())), strict=True))
+        calls = {
+            name: self._call(
+                "assemble",
+                "merging:assemble",
+                {**shared, "alpha": alpha, "stages": [solved[name, n].key for n in stages]},
+            )
+            for name, alpha in alphas.items()
+        }
+        for name in config.methods:
+            if name != "regmean":
+                calls[name] = self._call(
+                    "rival", "merging:rival", {**shared, **self._rival(name, statistics)}
+                )
+        return dict(zip(calls, self.steps.do(list(calls.values())), strict=True))
+
+    def _rival(self, method: str, statistics: dict[str, Any]) -> dict[str, Any]:
+        """What a method depends on beside the models."""
+        config, own = self.config, dict[str, Any]()
+        if method == "fisher":
+            own["fishers"] = statistics["fisher"]
+        if method in {"task_arithmetic", "ties", "dare"}:
+            base = config.base or (config.fine_tuning and config.fine_tuning.model)
+            own["base"] = {"name": "base", "model": base or bundled()}
+        settings = {"task_arithmetic": ("scale",), "ties": ("density",), "dare": ("drop", "seed")}
+        own |= {name: getattr(config, name) for name in settings.get(method, ())}
+        return {"method": method, **own}
+
+    def _judged(
+        self, sources: list[dict[str, Any]], merged: dict[str, Done], texts: Done | None
+    ) -> dict[str, Any]:
+        """What every model and method is worth on the test texts; nothing without texts of their domains."""
+        if texts is None or any(source.get("domain") is None for source in sources):
+            return {}
+        models = [opened(self.run_store, source) for source in sources]
+        first = models[0]
+        classes = first.config.get("id2label")
+        classifies = any("Classification" in name for name in first.config.get("architectures") or [])
+        if not classifies or not classes or not merging.alike(models):
+            self.board.note("nothing is judged: that needs classifiers with the same labels")
+            return {}
+        self._enter("answering the test texts")
+        labels = texts.facts["labels"]
+        shared = {"texts": texts.key, "labels": labels, "max_length": self.config.statistics.max_length}
+        shared["domains"] = sorted({*texts.facts["domains"], *texts.facts["held_out"]})
+        places = {source["name"]: self._shared(sources)["sources"][n] for n, source in enumerate(sources)}
+        places |= {name: {"name": name, "step": done.key} for name, done in merged.items()}
+        calls = [
+            self._call("answer", "judging:answer", {**shared, "source": place}) for place in places.values()
+        ]
+        answers = dict(zip(places, (one.key for one in self.steps.do(calls)), strict=True))
+        params = {
+            "answers": answers,
+            "models": {source["domain"]: source["name"] for source in sources},
+            "texts": texts.key,
+            "domains": texts.facts["domains"],
+            "held_out": texts.facts["held_out"],
+            "labels": labels,
+            "result": self.config.result,
+            "seed": self.config.seed,
+        }
+        facts: dict[str, Any] = self.steps.one(self._call("judge", "judging:judge", params)).facts
+        return facts
+
+    def _publish(self, key: str) -> None:
+        """Put the result where a person looks for it, all at once where a folder can be renamed."""
+        run = self.run_store
+        if not run.local:
+            with run.folder(f"steps/{key}/{merging.MODEL}") as folder:
+                run.put_folder(RESULT, folder)
+            return
+        target, source = Path(run.at(RESULT)), Path(run.at(f"steps/{key}/{merging.MODEL}"))
+        if target.is_symlink() and target.resolve() == source.resolve():
+            return
+        draft = target.with_name(f".{RESULT}.tmp")
+        draft.unlink(missing_ok=True)
+        draft.symlink_to(source.relative_to(target.parent), target_is_directory=True)
+        draft.replace(target)
+
+    def _summary(
+        self, sources: list[dict[str, Any]], merged: dict[str, Done], judged: dict[str, Any], seconds: float
+    ) -> dict[str, Any]:
+        regmean = merged["regmean"].facts if "regmean" in merged else {}
+        ratios = {
+            n: one.facts["objective_ratio"] for n, one in merged.items() if "objective_ratio" in one.facts
+        }
+        return {
+            "status": "done",
+            **self.known,
+            "seconds": round(seconds, 1),
+            "models": [{k: s[k] for k in ("name", "domain", "weight") if k in s} for s in sources],
+            "result": self.config.result,
+            "methods": judged.get("methods", {}),
+            "upper": BEST,
+            "objective_ratio": regmean.get("objective_ratio"),
+            "objective_ratios": ratios,
+            "tensors": regmean.get("tensors", {}),
+        }
+
+
+def bundled() -> str:
+    """The folder of the MiniLM-L6 that is installed with the package."""
+    from actors.stms.pretrained import checkpoint
+
+    return checkpoint(None)

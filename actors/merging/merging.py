@@ -1,0 +1,248 @@
+"""Steps that merge: RegMean stage by stage, then its checkpoint; and every other method in one pass.
+
+Weights are read when their turn comes, and of the Gram matrices those of one stage and model at a time.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save, save_file
+from torch import Tensor
+
+from actors.merging import checkpoints
+from actors.merging.checkpoints import Checkpoint
+from actors.merging.collecting import FISHER, opened, read_grams
+from actors.merging.errors import CheckpointError
+from actors.merging.models import architecture_of
+from cluster.storage import Run, Step
+from fusion.merging.architecture import Rule, check_finite, rules
+from fusion.merging.average import average
+from fusion.merging.dare import dare
+from fusion.merging.families import TASK
+from fusion.merging.fisher import fisher_average, norm
+from fusion.merging.heads import same
+from fusion.merging.models import Options, merge_others, merge_stage
+from fusion.merging.slerp import slerp
+from fusion.merging.task_arithmetic import task_arithmetic
+from fusion.merging.ties import ties
+
+MODEL, STAGE, DIAGNOSTICS = "model", "stage.safetensors", "diagnostics.json"
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+Each = Callable[[str, list[Tensor]], Tensor]
+"""A merged tensor, given its name and the models' own."""
+
+
+def rules_of(sources: Sequence[Checkpoint], params: Mapping[str, Any]) -> dict[str, Rule]:
+    """How each tensor is merged, and why. `params`: exclude, average."""
+    first = sources[0]
+    return rules(
+        architecture_of(first),
+        first.meta(),
+        excluded=params["exclude"],
+        averaged=params["average"],
+        keep_heads=not alike(sources),
+    )
+
+
+def alike(sources: Sequence[Checkpoint]) -> bool:
+    """Whether all models have the same labels in the same order, or none."""
+    maps = [source.config.get("id2label") for source in sources]
+    known = [one for one in maps if one]
+    return not known or (len(known) == len(maps) and same(known))
+
+
+def solve(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
+    """Write the merged tensors of a stage. `params`: sources, grams, stage (number), alpha, overrides,
+    coefficients, ridge, exclude, average."""
+    sources = [opened(run, source) for source in params["sources"]]
+    architecture = architecture_of(sources[0])
+    stage = architecture.stages[params["stage"]]
+    alpha = architecture.alpha if params["alpha"] is None else params["alpha"]
+    options = Options(alpha, params["overrides"], params["coefficients"], params["ridge"])
+    grams = (
+        read_grams(run, place, stage, source) for place, source in zip(params["grams"], sources, strict=True)
+    )
+    tensors, found = {}, {}
+    try:
+        for merged in merge_stage(stage, sources, grams, rules_of(sources, params), options):
+            tensors[merged.name] = merged.tensor.contiguous()
+            found[merged.name] = [{**asdict(one), "ratio": one.ratio} for one in merged.diagnostics]
+    except ValueError as error:
+        raise CheckpointError(f"stage {stage.name}: {error}") from None
+    step.files.write_bytes(STAGE, save(tensors))
+    step.files.write_json(DIAGNOSTICS, found)
+    return {"stage": stage.name, "tensors": len(tensors)}
+
+
+def assemble(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
+    """Write the checkpoint that RegMean makes. `params`: those of `solve` without stage, stages (keys of
+    `solve` steps), dtype, shard_bytes, name."""
+    sources = [opened(run, source) for source in params["sources"]]
+    known = rules_of(sources, params)
+    options = Options(0.0, coefficients=params["coefficients"])
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for merged in merge_others(sources, known, options):
+            yield merged.name, merged.tensor
+        for name, rule in known.items():
+            if rule.kind == "skipped":
+                yield name, sources[0][name]
+        for key in params["stages"]:
+            with run.folder(f"steps/{key}") as folder:
+                yield from load_file(folder / STAGE).items()
+
+    _write(run, step, tensors(), sources, params)
+    counts: dict[str, int] = {}
+    for rule in known.values():
+        counts[rule.kind] = counts.get(rule.kind, 0) + 1
+    found = {}
+    for key in params["stages"]:
+        found |= run.read_json(f"steps/{key}/{DIAGNOSTICS}")
+    report = {name: {**asdict(rule), "diagnostics": found.get(name, [])} for name, rule in known.items()}
+    step.files.write_json("tensors.json", report)
+    solved = {(one["objective"], one["of_average"]) for several in found.values() for one in several}
+    of_average = sum(average for _, average in solved)
+    ratio = sum(objective for objective, _ in solved) / of_average if of_average else 1.0
+    return {"tensors": counts, "objective_ratio": round(ratio, 6)}
+
+
+def rival(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
+    """Write the checkpoint of another method. `params`: method, sources, coefficients, exclude, average,
+    seed, dtype, shard_bytes, name; base, scale, density, drop; fishers (keys)."""
+    sources = [opened(run, source) for source in params["sources"]]
+    known = rules_of(sources, params)
+    with _each(run, params) as merged:
+
+        def tensors() -> Iterator[tuple[str, Tensor]]:
+            for name, rule in known.items():
+                if rule.kind in {"skipped", "copy"}:
+                    yield name, sources[0][name]
+                else:
+                    own = [source[name] for source in sources]
+                    for source, tensor in zip(sources, own, strict=True):
+                        check_finite(source.name, name, tensor)
+                    yield name, merged(name, own)
+
+        _write(run, step, tensors(), sources, params)
+    return {"tensors": len(known)}
+
+
+@contextmanager
+def _each(run: Run, params: dict[str, Any]) -> Iterator[Each]:
+    """The method, as a function of one tensor."""
+    method, scales = params["method"], params["coefficients"]
+    if method == "simple":
+        yield lambda _, own: average(own, coefficients=scales)
+    elif method == "slerp":
+        yield lambda _, own: slerp(own[0], own[1])
+    elif method == "fisher":
+        fishers = [load_file(Path(run.at(f"steps/{key}/{FISHER}"))) for key in params["fishers"]]
+        norms = [norm(fisher.values()) for fisher in fishers]
+        yield lambda name, own: fisher_average(
+            own, [fisher[name] for fisher in fishers], coefficients=scales, norms=norms
+        )
+    else:
+        base = opened(run, params["base"])
+        yield _from_base(params, base)
+
+
+def _from_base(params: dict[str, Any], base: Checkpoint) -> Each:
+    """Methods that know the model that all descend from; a head that it lacks is averaged."""
+    method = params["method"]
+
+    def merged(name: str, own: list[Tensor]) -> Tensor:
+        there = name if name in base else name.partition(".")[2]  # a base without a head lacks the prefix
+        if there not in base or base.headers[there][1] != tuple(own[0].shape):
+            return average(own, coefficients=params["coefficients"])
+        if method == "task_arithmetic":
+            return task_arithmetic(own, base[there], scale=params["scale"])
+        if method == "ties":
+            return ties(own, base[there], density=params["density"])
+        return dare(own, base[there], name=name, seed=params["seed"], drop=params["drop"])
+
+    return merged
+
+
+def _write(
+    run: Run,
+    step: Step,
+    tensors: Iterator[tuple[str, Tensor]],
+    sources: Sequence[Checkpoint],
+    params: dict[str, Any],
+) -> None:
+    """Write a checkpoint below the step: into its place, or by a copy where that is not on this machine.
+    Where label sets differ, its head is that of the first model, and `heads/` has all of them."""
+    like = sources[0]
+    dtype = DTYPES.get(params["dtype"] or "")
+    typed = (
+        (name, tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor)
+        for name, tensor in tensors
+    )
+    more = {"dtype": params["dtype"]} if dtype else {}
+    options: dict[str, Any] = {
+        "config": more,
+        "card": card(params, like),
+        "shard_bytes": params["shard_bytes"],
+    }
+    if run.local:
+        folder = Path(step.files.at(MODEL))
+        shutil.rmtree(folder, ignore_errors=True)  # what was begun and not finished
+        folder.mkdir(parents=True)
+        checkpoints.write(folder, typed, like, **options)
+        _write_heads(folder, sources)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        checkpoints.write(Path(temporary), typed, like, **options)
+        _write_heads(Path(temporary), sources)
+        step.files.put_folder(MODEL, Path(temporary))
+
+
+def _write_heads(folder: Path, sources: Sequence[Checkpoint]) -> None:
+    """Each model's own head with the names of its labels, where models have different ones."""
+    if alike(sources):
+        return
+    for source in sources:
+        place = folder / "heads" / source.name
+        place.mkdir(parents=True)
+        save_file(
+            {name: source[name] for name in source if name.startswith(TASK)}, place / "head.safetensors"
+        )
+        labels = {"id2label": source.config["id2label"], "label2id": source.config.get("label2id")}
+        (place / "labels.json").write_text(json.dumps(labels, indent=2) + "\n")
+
+
+def card(params: Mapping[str, Any], like: Checkpoint) -> str:
+    """The model card."""
+    method = params.get("method", "regmean")
+    rows = [
+        f"| {source['name']} | {source.get('model', 'fine-tuned by the same run')} | {share:.4g} |"
+        for source, share in zip(params["sources"], params["shares"], strict=True)
+    ]
+    alpha = (
+        f"alpha {params['alpha']}" if params.get("alpha") is not None else "alpha by default of the family"
+    )
+    return "\n".join(
+        [
+            "---",
+            "library_name: transformers",
+            "tags: [merge]",
+            "---",
+            "",
+            f"# {params['name']}",
+            "",
+            f"A {like.config.get('model_type')} merged by `{method}`"
+            + (f", {alpha}." if method == "regmean" else "."),
+            "",
+            "| model | from | share |",
+            "|---|---|---|",
+            *rows,
+            "",
+        ]
+    )

@@ -1,0 +1,116 @@
+"""Texts of several domains, cut once into what is learnt from and what is judged on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from actors.sources import read_rows
+from cluster.storage import Run, Step, Storage
+from configs.load import locate
+from configs.schema.base import ConfigError
+from configs.schema.merge import DomainData
+from configs.schema.task import Source
+
+ENDINGS = (".jsonl.gz", ".jsonl", ".parquet", ".csv")
+COLUMNS = ("part", "domain", "text", "label")
+
+
+def cut(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
+    """Write `texts.parquet`. Facts: labels, domains (learnt from), held_out, and counts. `params`: data,
+    seed, files (digests)."""
+    data = DomainData.model_validate(params["data"])
+    table = read(data, params["seed"])
+    trained = chosen(data, table)
+    others = sorted(set(table.column("domain").to_pylist()) - set(trained))
+    held_out = list(data.held_out) or others
+    kept = _limited(table, data, [*trained, *held_out], params["seed"])
+    step.files.write_table("texts.parquet", kept)
+    labels = sorted(set(kept.column("label").to_pylist()))
+    pairs = zip(kept.column("domain").to_pylist(), kept.column("part").to_pylist(), strict=True)
+    counts: dict[str, dict[str, int]] = {}
+    for domain, part in pairs:
+        counts.setdefault(domain, {"train": 0, "test": 0})[part] += 1
+    return {"labels": labels, "domains": trained, "held_out": held_out, "counts": counts}
+
+
+def read(data: DomainData, seed: int) -> pa.Table:
+    """All texts with `part` (train or test), `domain`, `text` and `label`; ConfigError in one line."""
+    parts = files_of(data.path)
+    tables = []
+    for part, path in parts.items():
+        rows = read_rows(Source(path=path))
+        for column in (data.domain, data.text, data.label):
+            if column not in rows.column_names:
+                raise ConfigError(f"{path}: no column {column!r}; there are {', '.join(rows.column_names)}")
+        names = [part] * rows.num_rows
+        if len(parts) == 1:
+            drawn = np.random.default_rng(seed).random(rows.num_rows) < data.test_share
+            names = np.where(drawn, "test", "train").tolist()
+        strings = {
+            name: rows.column(column).cast(pa.string()).to_pylist()
+            for name, column in (("domain", data.domain), ("text", data.text), ("label", data.label))
+        }
+        tables.append(pa.table({"part": names, **strings}))
+    table = pa.concat_tables(tables)
+    if any(table.column(name).null_count for name in COLUMNS):
+        raise ConfigError(f"{data.path}: some rows have no domain, text or label")
+    return table
+
+
+def files_of(path: str) -> dict[str, str]:
+    """The files by part: one that is to be cut, or `train` and `test` of a folder."""
+    place = locate(path)
+    if "://" not in path and not place.is_dir():
+        return {"all": path}
+    names = Storage(path if "://" in path else str(place)).names()
+    if "://" in path and path.endswith(ENDINGS):
+        return {"all": path}
+    found = {}
+    for part in ("train", "test"):
+        fits = [name for name in names if name in {part + ending for ending in ENDINGS}]
+        if not fits:
+            raise ConfigError(f"data.path: {path}: no file {part} ({', '.join(ENDINGS)})")
+        found[part] = f"{path.rstrip('/')}/{fits[0]}"
+    return found
+
+
+def chosen(data: DomainData, table: pa.Table) -> list[str]:
+    """The domains that get a model of their own: those named, or the largest."""
+    counts: dict[str, int] = {}
+    for domain, part in zip(
+        table.column("domain").to_pylist(), table.column("part").to_pylist(), strict=True
+    ):
+        counts[domain] = counts.get(domain, 0) + (part == "train")
+    unknown = [name for name in (*data.domains, *data.held_out) if name not in counts]
+    if unknown:
+        raise ConfigError(
+            f"data.domains: no domain {unknown[0]!r} in {data.path}; there are {', '.join(counts)}"
+        )
+    if data.domains:
+        return list(data.domains)
+    free = sorted((name for name in counts if name not in data.held_out), key=lambda n: (-counts[n], n))
+    if len(free) < 2:
+        raise ConfigError(f"{data.path}: {len(free)} domains to learn from, two are needed")
+    return sorted(free[: data.count])
+
+
+def _limited(table: pa.Table, data: DomainData, domains: Sequence[str], seed: int) -> pa.Table:
+    """Up to so many rows of each part of each domain, drawn at random, in their order."""
+    names = np.array(table.column("domain").to_pylist())
+    parts = np.array(table.column("part").to_pylist())
+    rng = np.random.default_rng([seed, 1])
+    rows = []
+    for domain in sorted(set(domains)):
+        for part, limit in (("train", data.train_limit), ("test", data.test_limit)):
+            mine = np.flatnonzero((names == domain) & (parts == part))
+            rows.append(np.sort(rng.permutation(mine)[:limit]))
+    return table.take(np.concatenate(rows))
+
+
+def part_of(run: Run, key: str, domain: str, part: str) -> tuple[list[str], list[str]]:
+    """Texts and labels of a part of a domain."""
+    rows = run.read_table(f"steps/{key}/texts.parquet").to_pylist()
+    mine = [row for row in rows if row["domain"] == domain and row["part"] == part]
+    return [row["text"] for row in mine], [row["label"] for row in mine]

@@ -1,0 +1,1 @@
+"""Merging the weights of models of one architecture."""
