@@ -45,7 +45,7 @@ def collect_grams(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any
     rows: dict[str, int] = {}
     few: list[str] = []
     skipped = 0
-    for stage, found in _by_stage(step, checkpoint, architecture, flows, counted):
+    for stage, found in by_stage(step, checkpoint, architecture, flows, counted):
         if not grams.has_stage(step.files, stage):
             grams.write_stage(step.files, stage, found)
         rows |= {name: gram.rows for name, gram in found.items()}
@@ -69,8 +69,8 @@ def collect_grams(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any
     return {"sequences": len(texts), "few": few, "skipped": skipped}
 
 
-def _by_stage(step: Step, checkpoint: Checkpoint, architecture: Any, flows: list[Flow], counted: Any) -> Any:  # noqa: ANN401
-    """Name and Gram matrices of each stage: streamed, or from the whole model where files are named otherwise
+def by_stage(step: Step, checkpoint: Checkpoint, architecture: Any, flows: list[Flow], counted: Any) -> Any:  # noqa: ANN401
+    """Names and Gram matrices of stages: streamed, or from the whole model where files are named otherwise
     than its modules."""
     try:
         model = models.hollow(checkpoint)

@@ -1,0 +1,156 @@
+"""The merging job from texts to checkpoint."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from actors.board import Board
+from actors.merging.checkpoints import Checkpoint
+from actors.merging.errors import CheckpointError
+from actors.merging.grams import read_manifest
+from actors.merging.job import MergeJob
+from actors.steps.runner import StepError, Steps
+from cluster.session import Session
+from cluster.storage import Run, Storage
+from configs.schema.base import identity
+from configs.schema.merge import MergeConfig
+from tests.actors.merging.conftest import config, merge
+
+
+def step(run, name):
+    """Keys of the steps of a name."""
+    return [key for key in run.names("steps") if key.startswith(f"{name}-")]
+
+
+def checkpoints(run, kind):
+    """Folders of the checkpoints that steps of a kind have written."""
+    return [Checkpoint(run_folder(run, key)) for key in step(run, kind)]
+
+
+def run_folder(run, key):
+    return Path(run.at(f"steps/{key}/model"))
+
+
+def test_every_method_is_judged_in_its_domains_and_elsewhere(merged):
+    summary, _ = merged
+    assert summary["status"] == "done" and summary["result"] == "regmean"
+    names = {"simple", "fisher", "regmean", "regmean@0.5", "task_arithmetic", "ties", "dare", "slerp"}
+    assert set(summary["methods"]) == {*names, "critic", "fan", "ensemble", "own_expert"}
+    for name in (*names, "ensemble"):
+        one = summary["methods"][name]
+        assert {"critic", "fan", "grump", "in_domain", "held_out"} <= set(one)
+        assert 0 <= one["in_domain"]["accuracy"] <= 1 and one["in_domain"]["n"] == 40
+        mean = (one["critic"]["accuracy"] + one["fan"]["accuracy"]) / 2
+        assert one["in_domain"]["accuracy"] == pytest.approx(mean, abs=1e-6)
+    assert "against_result" in summary["methods"]["simple"]
+    assert 0 < summary["objective_ratio"] < 1
+    assert set(summary["tensors"]) == {"regmean", "average"}
+
+
+def test_the_result_loads_and_runs(merged):
+    _, run = merged
+    model = AutoModelForSequenceClassification.from_pretrained(run.at("model"))
+    tokenizer = AutoTokenizer.from_pretrained(run.at("model"))
+    logits = model(**tokenizer("We watched it and the plot is a delight", return_tensors="pt")).logits
+    assert logits.shape == (1, 2) and torch.isfinite(logits).all()
+    assert model.config.id2label == {0: "negative", 1: "positive"}
+    assert "| critic |" in (run_folder(run, step(run, "assemble")[0]) / "README.md").read_text()
+
+
+def test_tensors_are_what_the_methods_say(merged):
+    _, run = merged
+    sources = checkpoints(run, "tune")
+    rivals, name = checkpoints(run, "rival"), "bert.encoder.layer.0.attention.self.query.weight"
+    tensors = [one[name] for one in rivals]
+    averages = [t for t in tensors if torch.allclose(t, (sources[0][name] + sources[1][name]) / 2, atol=1e-7)]
+    assert len(averages) == 1, "the simple average, and no other"
+    assert all(not torch.equal(a, b) for i, a in enumerate(tensors) for b in tensors[:i])
+    report = run.read_json(f"steps/{step(run, 'assemble')[0]}/tensors.json")
+    assert report[name]["kind"] == "regmean" and report[name]["diagnostics"][0]["solver"] == "cholesky"
+    assert report["bert.embeddings.word_embeddings.weight"]["kind"] == "average"
+
+
+@pytest.mark.ray
+def test_a_run_on_ray_is_the_one_without_byte_for_byte(merged, reviews, base, ray_session, tmp_path):
+    small = config(reviews, base, methods=["regmean"], alphas=[])
+    _, here = merge(small, tmp_path / "here")
+    there = Run.open(str(tmp_path / "there"), identity(small), {}, "0")
+    session = Session(local=False, cpus=0, gpus=0)
+    MergeJob(small, session, there, Steps(there, lambda: False), Board()).run()
+    for name in ("model.safetensors", "config.json"):
+        assert here.read_bytes(f"model/{name}") == there.read_bytes(f"model/{name}")
+
+
+def test_what_was_published_of_a_dead_collection_is_used(reviews, base, tmp_path):
+    small = config(reviews, base, methods=["regmean"], alphas=[])
+    _, whole = merge(small, tmp_path / "run")
+    wanted = whole.read_bytes("model/model.safetensors")
+    for key in step(whole, "collect-grams"):
+        files = Storage(whole.at(f"steps/{key}"))
+        (run_folder(whole, key).parent / "manifest.json").unlink()
+        (run_folder(whole, key).parent / "bert.encoder.layer.1.safetensors").unlink()
+        assert files.exists("bert.encoder.layer.0.safetensors")
+    for name in ("solve", "assemble"):
+        for key in step(whole, name):
+            (run_folder(whole, key).parent / "manifest.json").unlink()
+    kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "run/steps").glob("collect*/bert.encoder.layer.0.*")}
+    _, again = merge(small, tmp_path / "run")
+    assert again.read_bytes("model/model.safetensors") == wanted
+    assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
+
+
+def test_a_merger_that_sees_only_weights_and_gram_files(merged, base, tmp_path):
+    _, run = merged
+    grams = {run.read_json(f"steps/{key}/grams.json")["model"]: key for key in step(run, "collect-grams")}
+    by_domain = {run.read_json(f"steps/{k}/grams.json")["fingerprint"]: k for k in grams.values()}
+    places = {}
+    for key in step(run, "tune"):
+        mine = Checkpoint(run_folder(run, key)).fingerprint()
+        about = read_manifest(Storage(run.at(f"steps/{by_domain[mine]}")))
+        places[about["model"]] = (run.at(f"steps/{key}/model"), run.at(f"steps/{by_domain[mine]}"))
+        assert about["masked"] and about["sequences"] == 24
+        assert "plot" not in json.dumps(about), "no text is published"
+    apart = {
+        "job": "merge",
+        "models": [{"name": n, "model": m, "grams": g} for n, (m, g) in sorted(places.items())],
+        "methods": ["regmean"],
+    }
+    summary, other = merge(MergeConfig.model_validate(apart), tmp_path / "apart")
+    assert summary["methods"] == {}
+    assert other.read_bytes("model/model.safetensors") == run.read_bytes("model/model.safetensors")
+
+
+def test_gram_files_that_do_not_fit_are_named(merged, base, tmp_path):
+    _, run = merged
+    (first, second), keys = step(run, "tune"), step(run, "collect-grams")
+    broken = shutil.copytree(run.at(f"steps/{keys[0]}"), tmp_path / "grams")
+    file = broken / "bert.encoder.layer.0.safetensors"
+    apart = {
+        "job": "merge",
+        "methods": ["regmean"],
+        "models": [
+            {"name": "a", "model": run.at(f"steps/{first}/model"), "grams": str(broken)},
+            {"name": "b", "model": run.at(f"steps/{second}/model"), "grams": run.at(f"steps/{keys[1]}")},
+        ],
+    }
+    tensors = load_file(file)
+    some = next(name for name in tensors if name.endswith(".S"))
+    damages = {
+        "nan": lambda: save_file({**tensors, some: tensors[some] * float("nan")}, file),
+        "short": lambda: save_file({**tensors, some: tensors[some][:-1].clone()}, file),
+        "missing": lambda: save_file({n: t for n, t in tensors.items() if n != some}, file),
+        "cut": lambda: file.write_bytes(file.read_bytes()[:-9]),
+    }
+    for number, (kind, damage) in enumerate(damages.items()):
+        damage()
+        with pytest.raises(
+            (CheckpointError, StepError), match=r"bert\.encoder\.layer\.0\.safetensors"
+        ) as error:
+            merge(MergeConfig.model_validate(apart), tmp_path / f"run{number}")
+        assert "\n" not in str(error.value), kind
+        save_file(tensors, file)
