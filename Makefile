@@ -5,7 +5,7 @@ READY := .venv/.ready
 RUN ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-routing test lint bench report
+.PHONY: help demo demo-routing demo-merging test lint bench report
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,11 @@ demo: $(READY) ## Let four miniature language models write a data set together, 
 demo-routing: $(READY) ## Learn whom of ten small classifiers to ask, one after another
 	$(PY) -m jobs foe configs/foe/digits.yaml --run runs/demo-routing --address local
 	@echo "Next: open runs/demo-routing/report.html; python -m jobs foe runs/demo-routing --inspect; or your own experts (README)."
+
+demo-merging: $(READY) ## Merge three classifiers, each fine-tuned on reviews in a voice of its own
+	$(PY) -m jobs fusegen configs/merge/demo_texts.yaml --run runs/demo-merging-texts --address local
+	$(PY) -m jobs merge configs/merge/demo.yaml --run runs/demo-merging --address local
+	@echo "Next: open runs/demo-merging/report.html; python -m jobs merge --help; or your own models (README)."
 
 lint: $(READY) ## Style, types and import floors
 	.venv/bin/ruff check .

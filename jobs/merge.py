@@ -46,7 +46,8 @@ def main(
 
 
 def _files(config: MergeConfig) -> list[str]:
-    return list(files_of(config.data.path).values()) if config.data is not None else []
+    data = config.data
+    return [] if data is None else [*files_of(data.path).values(), *data.elsewhere.values()]
 
 
 def check(config: MergeConfig, path: str) -> list[Checkpoint]:

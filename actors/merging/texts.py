@@ -53,10 +53,22 @@ def read(data: DomainData, seed: int) -> pa.Table:
             for name, column in (("domain", data.domain), ("text", data.text), ("label", data.label))
         }
         tables.append(pa.table({"part": names, **strings}))
+    tables += [_elsewhere(data, name, path) for name, path in data.elsewhere.items()]
     table = pa.concat_tables(tables)
     if any(table.column(name).null_count for name in COLUMNS):
         raise ConfigError(f"{data.path}: some rows have no domain, text or label")
     return table
+
+
+def _elsewhere(data: DomainData, name: str, path: str) -> pa.Table:
+    """A file that is judged on, as rows of `read`."""
+    rows = read_rows(Source(path=path))
+    for column in (data.text, data.label):
+        if column not in rows.column_names:
+            raise ConfigError(f"{path}: no column {column!r}; there are {', '.join(rows.column_names)}")
+    texts, labels = (rows.column(column).cast(pa.string()).to_pylist() for column in (data.text, data.label))
+    same = [name] * rows.num_rows
+    return pa.table({"part": ["test"] * rows.num_rows, "domain": same, "text": texts, "label": labels})
 
 
 def files_of(path: str) -> dict[str, str]:
@@ -90,7 +102,9 @@ def chosen(data: DomainData, table: pa.Table) -> list[str]:
         )
     if data.domains:
         return list(data.domains)
-    free = sorted((name for name in counts if name not in data.held_out), key=lambda n: (-counts[n], n))
+    free = sorted(
+        (name for name in counts if counts[name] and name not in data.held_out), key=lambda n: (-counts[n], n)
+    )
     if len(free) < 2:
         raise ConfigError(f"{data.path}: {len(free)} domains to learn from, two are needed")
     return sorted(free[: data.count])

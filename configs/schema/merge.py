@@ -32,6 +32,8 @@ class DomainData(Strict):
     """See `domains`."""
     held_out: tuple[str, ...] = ()
     """Domains that no model has seen, to judge on; all others when empty."""
+    elsewhere: dict[str, str] = Field(default_factory=dict)
+    """Further files with texts to judge on, by the names of their domains; they need no column of domains."""
     train_limit: PositiveInt = 600
     """Texts of a domain at most to learn from."""
     test_limit: PositiveInt = 400
