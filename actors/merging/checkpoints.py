@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from actors.merging.errors import CheckpointError
@@ -34,6 +33,8 @@ BESIDE = (
     "chat_template.json",
 )
 """Files that a merged checkpoint takes over from the first model."""
+ALIGNED = 8
+"""Contents of a file of safetensors begin at a multiple of so many bytes."""
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -162,42 +163,59 @@ def size_of(dtype: str, shape: tuple[int, ...]) -> int:
 
 
 class Shards:
-    """Writes tensors as they come, in files of a limited size; `close` names them and writes the index."""
+    """Writes tensors into their places, in files of a limited size, as they come: none is kept."""
 
-    def __init__(self, folder: Path, limit: int) -> None:
-        self.folder, self.limit = folder, limit
-        self._waiting: dict[str, Tensor] = {}
-        self._size = self._total = 0
-        self._files: list[list[str]] = []
+    def __init__(self, folder: Path, planned: Mapping[str, tuple[str, tuple[int, ...]]], limit: int) -> None:
+        """Make the files for tensors of known types and shapes, in the order of their names."""
+        self._places: dict[str, tuple[Path, int, int]] = {}
+        self._missing = set(planned)
+        parts: list[dict[str, int]] = [{}]
+        for name, (dtype, shape) in sorted(planned.items()):
+            size = size_of(dtype, shape)
+            if parts[-1] and sum(parts[-1].values()) + size > limit:
+                parts.append({})
+            parts[-1][name] = size
+        names = [f"model-{n:05}-of-{len(parts):05}.safetensors" for n in range(1, len(parts) + 1)]
+        for file, part in zip(names if len(parts) > 1 else [SINGLE], parts, strict=True):
+            self._make(folder / file, part, planned)
+        if len(parts) > 1:
+            places = {tensor: place.name for tensor, (place, _, _) in self._places.items()}
+            total = sum(sum(part.values()) for part in parts)
+            index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
+            (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+    def _make(
+        self, file: Path, sizes: Mapping[str, int], planned: Mapping[str, tuple[str, tuple[int, ...]]]
+    ) -> None:
+        about: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        end = 0
+        for name, size in sizes.items():
+            dtype, shape = planned[name]
+            about[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + size]}
+            end += size
+        head = json.dumps(about, separators=(",", ":")).encode()
+        head += b" " * (-len(head) % ALIGNED)
+        with file.open("wb") as stream:
+            stream.write(struct.pack("<Q", len(head)) + head)
+            stream.truncate(8 + len(head) + end)
+        for name, size in sizes.items():
+            self._places[name] = file, 8 + len(head) + about[name]["data_offsets"][0], size
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Take a tensor in."""
-        size = tensor.numel() * tensor.element_size()
-        if self._waiting and self._size + size > self.limit:
-            self._flush()
-        self._waiting[name] = tensor.contiguous()
-        self._size += size
-        self._total += size
-
-    def _flush(self) -> None:
-        save_file(self._waiting, self.folder / f"part-{len(self._files)}", metadata={"format": "pt"})
-        self._files.append(list(self._waiting))
-        self._waiting, self._size = {}, 0
+        """Write a tensor."""
+        file, offset, size = self._places[name]
+        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        if content.nbytes != size:
+            raise CheckpointError(f"tensor {name} has {content.nbytes} bytes, {size} were expected")
+        with file.open("r+b") as stream:
+            stream.seek(offset)
+            stream.write(content)
+        self._missing.discard(name)
 
     def close(self) -> None:
-        """Give the files their names."""
-        if self._waiting or not self._files:
-            self._flush()
-        count = len(self._files)
-        names = [f"model-{n:05}-of-{count:05}.safetensors" for n in range(1, count + 1)]
-        if count == 1:
-            names = [SINGLE]
-        for number, name in enumerate(names):
-            (self.folder / f"part-{number}").rename(self.folder / name)
-        if count > 1:
-            places = {tensor: names[i] for i, tensors in enumerate(self._files) for tensor in tensors}
-            index = {"metadata": {"total_size": self._total}, "weight_map": dict(sorted(places.items()))}
-            (self.folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        """Check that all tensors came."""
+        if self._missing:
+            raise CheckpointError(f"tensor {min(self._missing)} was not merged")
 
 
 def write(
@@ -205,17 +223,24 @@ def write(
     tensors: Iterable[tuple[str, Tensor]],
     like: Checkpoint,
     *,
-    config: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
     card: str = "",
     shard_bytes: int = 5_000_000_000,
 ) -> None:
-    """Write a checkpoint into an empty folder; configuration and tokenizer are those of `like`."""
-    shards = Shards(folder, shard_bytes)
+    """Write a checkpoint into an empty folder, with the tensors, configuration and tokenizer of `like`.
+    `dtype`, such as bfloat16, is that of all floating-point tensors; their own when empty."""
+    wanted = next((code for code, one in DTYPES.items() if dtype and one == getattr(torch, dtype)), None)
+    planned = {
+        name: (wanted if wanted and DTYPES[own].is_floating_point else own, shape)
+        for name, (own, shape) in like.headers.items()
+    }
+    shards = Shards(folder, planned, shard_bytes)
     for name, tensor in tensors:
-        shards.add(name, tensor)
+        shards.add(name, tensor.to(DTYPES[planned[name][0]]))
     shards.close()
     for name in BESIDE:
         if (like.folder / name).is_file():
             shutil.copyfile(like.folder / name, folder / name)
     (folder / "README.md").write_text(card)
-    (folder / CONFIG).write_text(json.dumps({**like.config, **(config or {})}, indent=2) + "\n")
+    config = {**like.config, "dtype": dtype} if dtype else like.config
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")

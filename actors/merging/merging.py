@@ -12,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
@@ -34,7 +33,6 @@ from fusion.merging.task_arithmetic import task_arithmetic
 from fusion.merging.ties import ties
 
 MODEL, STAGE, DIAGNOSTICS = "model", "stage.safetensors", "diagnostics.json"
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 Each = Callable[[str, list[Tensor]], Tensor]
 """A merged tensor, given its name and the models' own."""
 
@@ -180,26 +178,17 @@ def _write(
     """Write a checkpoint below the step: into its place, or by a copy where that is not on this machine.
     Where label sets differ, its head is that of the first model, and `heads/` has all of them."""
     like = sources[0]
-    dtype = DTYPES.get(params["dtype"] or "")
-    typed = (
-        (name, tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor)
-        for name, tensor in tensors
-    )
-    more = {"dtype": params["dtype"]} if dtype else {}
-    options: dict[str, Any] = {
-        "config": more,
-        "card": card(params, like),
-        "shard_bytes": params["shard_bytes"],
-    }
+    options: dict[str, Any] = {"dtype": params["dtype"], "card": card(params, like)}
+    options["shard_bytes"] = params["shard_bytes"]
     if run.local:
         folder = Path(step.files.at(MODEL))
         shutil.rmtree(folder, ignore_errors=True)  # what was begun and not finished
         folder.mkdir(parents=True)
-        checkpoints.write(folder, typed, like, **options)
+        checkpoints.write(folder, tensors, like, **options)
         _write_heads(folder, sources)
         return
     with tempfile.TemporaryDirectory() as temporary:
-        checkpoints.write(Path(temporary), typed, like, **options)
+        checkpoints.write(Path(temporary), tensors, like, **options)
         _write_heads(Path(temporary), sources)
         step.files.put_folder(MODEL, Path(temporary))
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from actors.merging.checkpoints import INDEX, SINGLE, Checkpoint, fetch, write
 from actors.merging.errors import CheckpointError
@@ -31,20 +31,38 @@ def test_tensors_are_read_when_asked_for(folder):
 
 
 @pytest.mark.parametrize(("limit", "files"), [(10_000, 1), (900, 3), (1, 5)])
-def test_shards_hold_what_was_written(folder, tmp_path, limit, files):
+def test_shards_hold_what_was_written_in_any_order(folder, tmp_path, limit, files):
     target = tmp_path / "out"
     target.mkdir()
     like = Checkpoint(folder)
-    write(
-        target, iter(TENSORS.items()), like, config={"dtype": "float32"}, card="# Card\n", shard_bytes=limit
-    )
+    backwards = reversed(TENSORS.items())
+    write(target, backwards, like, card="# Card\n", shard_bytes=limit)
     assert len(list(target.glob("*.safetensors"))) == files
     assert (target / INDEX).exists() == (files > 1)
     again = Checkpoint(target)
-    assert again.config["dtype"] == "float32" and (target / "tokenizer.json").exists()
+    assert again.config == like.config and (target / "tokenizer.json").exists()
     assert all(torch.equal(again[name], tensor) for name, tensor in TENSORS.items())
+    assert all(
+        torch.equal(load_file(file)[n], TENSORS[n])
+        for file in target.glob("*.safetensors")
+        for n in load_file(file)
+    )
     if files > 1:
         assert json.loads((target / INDEX).read_text())["metadata"]["total_size"] == 2000
+
+
+def test_another_number_format(folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    write(tmp_path / "out", TENSORS.items(), Checkpoint(folder), dtype="bfloat16")
+    again = Checkpoint(tmp_path / "out")
+    assert again["t2"].dtype == torch.bfloat16 and again.config["dtype"] == "bfloat16"
+
+
+def test_a_checkpoint_that_lacks_a_tensor_is_not_finished(folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(CheckpointError, match="tensor t4 was not merged"):
+        write(tmp_path / "out", [(n, t) for n, t in TENSORS.items() if n != "t4"], Checkpoint(folder))
+    assert not (tmp_path / "out/config.json").exists()
 
 
 def damage(folder, kind):
