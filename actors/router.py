@@ -43,9 +43,7 @@ def about(place: str) -> dict[str, Any]:
     if files is None:
         return single.manifest_of(run)
     if not files.exists(artefacts.MANIFEST):
-        raise ArtefactError(
-            f"{run.uri}: neither a finished run of `jobs foe` or `jobs fusegen` nor an artefact"
-        )
+        raise ArtefactError(f"{run.uri}: neither a finished run nor an artefact")
     manifest: dict[str, Any] = files.read_json(artefacts.MANIFEST)
     return manifest
 

@@ -100,16 +100,24 @@ def foe(
 
 @app.command()
 def merge(
-    config: ConfigFile,
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG.yaml", help="The configuration; with --inspect, Gram files.")
+    ],
     overrides: Overrides = None,
     run: RunDirectory = None,
     plan: Plan = False,
+    inspect: Annotated[
+        bool, typer.Option("--inspect", help="Print what a folder of Gram files holds.")
+    ] = False,
     fresh: Fresh = False,
     address: Address = "auto",
 ) -> None:
     """Make one model of several of the same architecture, in closed form, and compare ways to do so."""
     from jobs import merge as job
 
+    if inspect:
+        job.inspect(config)
+        return
     job.main(config, overrides or [], run, plan=plan, start_over=fresh, address=address)
 
 
@@ -161,9 +169,7 @@ def pretrain(config: ConfigFile, overrides: Overrides = None) -> None:
 def serve(
     artefact: Annotated[
         str,
-        typer.Argument(
-            metavar="RUN_OR_ARTEFACT", help="A run of `jobs foe` or `jobs fusegen`, or an artefact's folder."
-        ),
+        typer.Argument(metavar="RUN_OR_ARTEFACT", help="A run of any job, or the folder of an artefact."),
     ],
     overrides: Overrides = None,
     config: Annotated[

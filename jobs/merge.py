@@ -16,7 +16,7 @@ from actors.merging.models import architecture_of
 from actors.merging.texts import chosen, files_of, read
 from actors.sources import local_files
 from cluster.session import connect
-from cluster.storage import Run, Storage
+from cluster.storage import Run, Storage, file_digest
 from configs.load import load
 from configs.schema.merge import MergeConfig
 from configs.schema.task import Source
@@ -24,6 +24,7 @@ from fusion.merging.architecture import check_alike
 from jobs import launch, report
 
 GIB = 1 << 30
+VOCABULARY = ("tokenizer.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
 
 def main(
@@ -37,6 +38,8 @@ def main(
         typer.echo(describe(config, checkpoints))
         return
     inputs = launch.digests(f for p in _files(config) for f in local_files(Source(path=p)))
+    for doubt in doubts(checkpoints):
+        typer.echo(f"warning: {doubt}", err=True)
     uri = launch.open_run(run or f"runs/{config.name}", config, inputs, start_over=start_over)
     session = connect(address)
     summary = launch.drive_to_end(uri, config, session)
@@ -85,7 +88,29 @@ def describe(config: MergeConfig, models: list[Checkpoint]) -> str:
         lines.append("tensors   " + ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())))
         written = (len(config.methods) + len(config.alphas)) * size / GIB
         lines.append(f"disk      {written:.2f} GiB of checkpoints")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"warning: {one}" for one in doubts(models))])
+
+
+def doubts(models: list[Checkpoint]) -> list[str]:
+    """What speaks against merging models that fit by their shapes."""
+    found = []
+    for name in VOCABULARY:
+        there = [model for model in models if (model.folder / name).is_file()]
+        if len({file_digest(model.folder / name) for model in there}) > 1 or 0 < len(there) < len(models):
+            found.append(f"the models' {name} differ; the result has that of {models[0].name}")
+    templates = {model.folder / "chat_template.jinja" for model in models}
+    if len({path.read_text() if path.is_file() else "" for path in templates}) > 1:
+        found.append(f"the models' chat templates differ; the result has that of {models[0].name}")
+    return found
+
+
+def inspect(place: str) -> None:
+    """Print what Gram files hold."""
+    about = read_manifest(Storage(place))
+    rows = about.pop("rows")
+    for name, value in about.items():
+        typer.echo(f"{name:16} {value}")
+    typer.echo(f"{'matrices':16} {len(rows)}, of {min(rows.values()):,} to {max(rows.values()):,} rows")
 
 
 def result_table(summary: dict[str, Any]) -> str:

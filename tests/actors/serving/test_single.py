@@ -49,6 +49,18 @@ def test_its_version_is_that_of_its_weights(run, tmp_path):
     assert about(str(run))["version"] != about(str(other))["version"]
 
 
+def test_a_merged_classifier_is_served_too(small, tmp_path):
+    shutil.copytree(small / "ab", tmp_path / "model")
+    methods = {"regmean": {"in_domain": {"accuracy": 0.5}}}
+    summary = {"name": "mix", "result": "regmean", "methods": methods}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    (tmp_path / "run.json").write_text(json.dumps({"hash": "h"}))
+    here = Site(tmp_path, {})
+    (result,) = here.classify(FILMS[0]).json()["results"]
+    assert set(result["scores"]) == {"negative", "positive"} and result["experts"] == ["model"]
+    assert here("GET", "/v1/artefact").json()["calibration"][0]["accuracy"] == 0.5
+
+
 def test_an_unfinished_run_is_refused_in_one_line(tmp_path):
     with pytest.raises(ArtefactError, match="neither a finished run"):
         about(str(tmp_path))

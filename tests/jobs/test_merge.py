@@ -1,0 +1,96 @@
+"""The merging job as a person starts it: plans, tables, and what is refused before anything starts."""
+
+import json
+import re
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from actors.merging.errors import CheckpointError
+from jobs import merge, report
+from tests.actors.merging.conftest import base, merged, reviews  # noqa: F401 - fixtures
+from tests.fusion.merging.families import make
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two models on disk, and a job that merges them."""
+    for name in "ab":
+        make("llama", seed=ord(name), spread=0.1).float().save_pretrained(tmp_path / name)
+        (tmp_path / name / "tokenizer.json").write_text("{}")
+    models = [{"name": name, "model": str(tmp_path / name)} for name in "ab"]
+    job = {"job": "merge", "models": models, "methods": ["simple"], "result": "simple"}
+    (tmp_path / "merge.yaml").write_text(yaml.safe_dump(job))
+    return tmp_path
+
+
+def start(folder, **changes):
+    options = {"plan": True, "start_over": False, "address": "local", **changes}
+    merge.main(str(folder / "merge.yaml"), [], str(folder / "run"), **options)
+
+
+def test_a_plan_says_what_will_be_done_and_starts_nothing(pair, capsys):
+    (pair / "b/tokenizer.json").write_text('{"other": 1}')
+    start(pair)
+    said = capsys.readouterr().out
+    assert "models    2 x 0.00 GiB, llama" in said
+    assert re.search(r"tensors   \d+ average, \d+ regmean", said)
+    assert "warning: the models' tokenizer.json differ; the result has that of a" in said
+    assert not (pair / "run").exists()
+
+
+def damaged(folder, kind):
+    weights = folder / "b/model.safetensors"
+    tensors = load_file(weights)
+    if kind == "missing tensor":
+        save_file({n: t for n, t in tensors.items() if n != "model.norm.weight"}, weights)
+    elif kind == "shape":
+        save_file({**tensors, "model.norm.weight": torch.ones(7)}, weights)
+    elif kind == "vocabulary":
+        save_file({**tensors, "model.embed_tokens.weight": torch.ones(5, 32)}, weights)
+    elif kind == "cut":
+        weights.write_bytes(weights.read_bytes()[:-3])
+    elif kind == "family":
+        config = json.loads((folder / "b/config.json").read_text())
+        (folder / "b/config.json").write_text(json.dumps({**config, "model_type": "mamba"}))
+    elif kind == "folder":
+        for file in (folder / "b").iterdir():
+            file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("missing tensor", "b: tensor model.norm.weight is missing"),
+        ("shape", r"b: tensor model.norm.weight has shape \(7,\), in a \(32,\)"),
+        ("vocabulary", "vocabularies differ"),
+        ("cut", "b: model.safetensors is incomplete"),
+        ("family", "b: models of type mamba cannot be merged; allowed: "),
+        ("folder", "no checkpoint"),
+    ],
+)
+def test_models_that_do_not_fit_are_refused_before_anything_starts(pair, kind, words):
+    damaged(pair, kind)
+    with pytest.raises(CheckpointError, match=words) as error:
+        start(pair, plan=False)
+    assert "\n" not in str(error.value) and not (pair / "run").exists()
+
+
+def test_the_result_is_a_table_and_a_page(merged):  # noqa: F811
+    summary, run = merged
+    table = merge.result_table(summary)
+    assert "regmean@0.5" in table and "known without data" in table and "held out" in table
+    assert report.write(run.uri, None).endswith("report.html")
+    text = run.read_bytes("report.html").decode()
+    assert "tensors" in text and "<svg" in text and "own model" in text
+    assert text == report.render(summary, run.read_json("report.json"), run.read_json("run.json"))
+
+
+def test_gram_files_are_inspected(merged, capsys):  # noqa: F811
+    _, run = merged
+    (key, _) = (k for k in run.names("steps") if k.startswith("collect-grams"))
+    merge.inspect(run.at(f"steps/{key}"))
+    said = capsys.readouterr().out
+    assert "sequences        24" in said and re.search(r"matrices +10, of 24 to [\d,]+ rows", said)
