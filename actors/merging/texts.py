@@ -1,10 +1,12 @@
 """Texts of several domains, cut once into what is learnt from and what is judged on."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from actors.sources import read_rows
 from cluster.storage import Run, Step, Storage
@@ -23,8 +25,7 @@ def cut(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # noqa
     data = DomainData.model_validate(params["data"])
     table = read(data, params["seed"])
     trained = chosen(data, table)
-    others = sorted(set(table.column("domain").to_pylist()) - set(trained))
-    held_out = list(data.held_out) or others
+    held_out = [*(data.held_out or _others(data, table, trained)), *data.elsewhere]
     kept = _limited(table, data, [*trained, *held_out], params["seed"])
     step.files.write_table("texts.parquet", kept)
     labels = sorted(set(kept.column("label").to_pylist()))
@@ -90,24 +91,33 @@ def files_of(path: str) -> dict[str, str]:
 
 def chosen(data: DomainData, table: pa.Table) -> list[str]:
     """The domains that get a model of their own: those named, or the largest."""
-    counts: dict[str, int] = {}
-    for domain, part in zip(
-        table.column("domain").to_pylist(), table.column("part").to_pylist(), strict=True
-    ):
-        counts[domain] = counts.get(domain, 0) + (part == "train")
+    counts = _counts(table, "train")
     unknown = [name for name in (*data.domains, *data.held_out) if name not in counts]
     if unknown:
-        raise ConfigError(
-            f"data.domains: no domain {unknown[0]!r} in {data.path}; there are {', '.join(counts)}"
-        )
+        known = ", ".join(counts)
+        raise ConfigError(f"data.domains: no domain {unknown[0]!r} in {data.path}; there are {known}")
     if data.domains:
         return list(data.domains)
-    free = sorted(
-        (name for name in counts if counts[name] and name not in data.held_out), key=lambda n: (-counts[n], n)
-    )
+    free = _largest({name: n for name, n in counts.items() if n and name not in data.held_out})
     if len(free) < 2:
         raise ConfigError(f"{data.path}: {len(free)} domains to learn from, two are needed")
     return sorted(free[: data.count])
+
+
+def _others(data: DomainData, table: pa.Table, trained: Sequence[str]) -> list[str]:
+    """The largest domains that no model learns from."""
+    counts, known = _counts(table, "test"), {*trained, *data.elsewhere}
+    return sorted(_largest({name: n for name, n in counts.items() if n and name not in known})[: data.count])
+
+
+def _counts(table: pa.Table, part: str) -> dict[str, int]:
+    """Texts in a part of every domain."""
+    mine = table.filter(pc.equal(table.column("part"), part)).column("domain").to_pylist()
+    return {**dict.fromkeys(table.column("domain").to_pylist(), 0), **Counter(mine)}
+
+
+def _largest(counts: dict[str, int]) -> list[str]:
+    return sorted(counts, key=lambda name: (-counts[name], name))
 
 
 def _limited(table: pa.Table, data: DomainData, domains: Sequence[str], seed: int) -> pa.Table:

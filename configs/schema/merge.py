@@ -31,7 +31,7 @@ class DomainData(Strict):
     count: PositiveInt = 3
     """See `domains`."""
     held_out: tuple[str, ...] = ()
-    """Domains that no model has seen, to judge on; all others when empty."""
+    """Domains that no model has seen, to judge on; the largest `count` of the others when empty."""
     elsewhere: dict[str, str] = Field(default_factory=dict)
     """Further files with texts to judge on, by the names of their domains; they need no column of domains."""
     train_limit: PositiveInt = 600
