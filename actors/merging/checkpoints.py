@@ -33,6 +33,8 @@ BESIDE = (
     "chat_template.json",
 )
 """Files that a merged checkpoint takes over from the first model."""
+Piece = tuple[str, Tensor, int]
+"""Name, tensor, and the first of its rows: a large one comes in parts."""
 ALIGNED = 8
 """Contents of a file of safetensors begin at a multiple of so many bytes."""
 DTYPES = {
@@ -168,7 +170,7 @@ class Shards:
     def __init__(self, folder: Path, planned: Mapping[str, tuple[str, tuple[int, ...]]], limit: int) -> None:
         """Make the files for tensors of known types and shapes, in the order of their names."""
         self._places: dict[str, tuple[Path, int, int]] = {}
-        self._missing = set(planned)
+        self._missing: dict[str, int] = {}
         parts: list[dict[str, int]] = [{}]
         for name, (dtype, shape) in sorted(planned.items()):
             size = size_of(dtype, shape)
@@ -200,27 +202,30 @@ class Shards:
             stream.truncate(8 + len(head) + end)
         for name, size in sizes.items():
             self._places[name] = file, 8 + len(head) + about[name]["data_offsets"][0], size
+            self._missing[name] = size
 
-    def add(self, name: str, tensor: Tensor) -> None:
-        """Write a tensor."""
+    def add(self, name: str, tensor: Tensor, start: int = 0) -> None:
+        """Write a tensor, or those of its rows that begin at `start`."""
         file, offset, size = self._places[name]
         content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        if content.nbytes != size:
-            raise CheckpointError(f"tensor {name} has {content.nbytes} bytes, {size} were expected")
+        before = start * content.nbytes // len(tensor) if start else 0
+        if before + content.nbytes > size:
+            raise CheckpointError(f"tensor {name} has {before + content.nbytes} bytes, {size} were expected")
         with file.open("r+b") as stream:
-            stream.seek(offset)
+            stream.seek(offset + before)
             stream.write(content)
-        self._missing.discard(name)
+        self._missing[name] -= content.nbytes
 
     def close(self) -> None:
-        """Check that all tensors came."""
-        if self._missing:
-            raise CheckpointError(f"tensor {min(self._missing)} was not merged")
+        """Check that all tensors came, and each whole."""
+        lacking = sorted(name for name, size in self._missing.items() if size)
+        if lacking:
+            raise CheckpointError(f"tensor {lacking[0]} was not merged")
 
 
 def write(
     folder: Path,
-    tensors: Iterable[tuple[str, Tensor]],
+    tensors: Iterable[Piece],
     like: Checkpoint,
     *,
     dtype: str | None = None,
@@ -235,8 +240,8 @@ def write(
         for name, (own, shape) in like.headers.items()
     }
     shards = Shards(folder, planned, shard_bytes)
-    for name, tensor in tensors:
-        shards.add(name, tensor.to(DTYPES[planned[name][0]]))
+    for name, tensor, start in tensors:
+        shards.add(name, tensor.to(DTYPES[planned[name][0]]), start)
     shards.close()
     for name in BESIDE:
         if (like.folder / name).is_file():

@@ -8,11 +8,11 @@ They hold second moments, no text; those of few rows may still give inputs away,
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -37,9 +37,10 @@ def write_stage(files: Storage, stage: str, grams: Mapping[str, Gram]) -> None:
 def read_stage(files: Storage, stage: str, widths: Mapping[str, int]) -> dict[str, Gram]:
     """Matrices by name of group; CheckpointError naming the file when one is absent or does not fit."""
     place = f"{files.uri}/{file_of(stage)}"
+    wanted = [f"{name}.{part}" for name in widths for part in ("S", ROWS)]
     try:
-        tensors = load(files.read_bytes(file_of(stage)))
-    except (StorageError, SafetensorError) as error:
+        tensors = _read(files, file_of(stage), wanted)
+    except (StorageError, SafetensorError, OSError) as error:
         raise CheckpointError(f"Gram file {place}: {' '.join(str(error).split())[:200]}") from None
     found = {}
     for name, width in widths.items():
@@ -56,6 +57,15 @@ def read_stage(files: Storage, stage: str, widths: Mapping[str, int]) -> dict[st
         gram.skipped = int(counts[1])
         found[name] = gram
     return found
+
+
+def _read(files: Storage, file: str, wanted: Sequence[str]) -> dict[str, Tensor]:
+    """Those of some tensors that are in a file."""
+    if not files.local:
+        return load(files.read_bytes(file))
+    with safe_open(files.at(file), framework="pt") as stream:
+        there = set(stream.keys())
+        return {name: stream.get_tensor(name) for name in wanted if name in there}
 
 
 def has_stage(files: Storage, stage: str) -> bool:

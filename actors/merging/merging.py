@@ -4,11 +4,12 @@ Weights are read when their turn comes, and of the Gram matrices those of one st
 """
 
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from actors.merging.collecting import FISHER, opened, read_grams
 from actors.merging.errors import CheckpointError
 from actors.merging.models import architecture_of
 from cluster.storage import Run, Step
-from fusion.merging.architecture import Rule, check_finite, rules
+from fusion.merging.architecture import Group, Rule, Stage, check_finite, rules
 from fusion.merging.average import average
 from fusion.merging.dare import dare
 from fusion.merging.families import TASK
@@ -32,7 +33,9 @@ from fusion.merging.slerp import slerp
 from fusion.merging.task_arithmetic import task_arithmetic
 from fusion.merging.ties import ties
 
-MODEL, STAGE, DIAGNOSTICS = "model", "stage.safetensors", "diagnostics.json"
+MODEL, PART, DIAGNOSTICS = "model", "part-{}.safetensors", "diagnostics.json"
+LARGE = 1 << 25
+"""Numbers in the weights of a group above which it is solved for in parts."""
 Each = Callable[[str, list[Tensor]], Tensor]
 """A merged tensor, given its name and the models' own."""
 
@@ -61,22 +64,54 @@ def solve(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     coefficients, ridge, exclude, average."""
     sources = [opened(run, source) for source in params["sources"]]
     architecture = architecture_of(sources[0])
-    stage = architecture.stages[params["stage"]]
+    whole = architecture.stages[params["stage"]]
     alpha = architecture.alpha if params["alpha"] is None else params["alpha"]
     options = Options(alpha, params["overrides"], params["coefficients"], params["ridge"])
-    grams = (
-        read_grams(run, place, stage, source) for place, source in zip(params["grams"], sources, strict=True)
-    )
-    tensors, found = {}, {}
-    try:
-        for merged in merge_stage(stage, sources, grams, rules_of(sources, params), options):
-            tensors[merged.name] = merged.tensor.contiguous()
-            found[merged.name] = [{**asdict(one), "ratio": one.ratio} for one in merged.diagnostics]
-    except ValueError as error:
-        raise CheckpointError(f"stage {stage.name}: {error}") from None
-    step.files.write_bytes(STAGE, save(tensors))
+    known, parts = rules_of(sources, params), _parts(whole, sources[0])
+    found: dict[str, list[dict[str, Any]]] = {}
+    for number, stage in enumerate(parts):
+        grams = (
+            read_grams(run, place, stage, source)
+            for place, source in zip(params["grams"], sources, strict=True)
+        )
+        tensors = {}
+        try:
+            for merged in merge_stage(stage, sources, grams, known, options):
+                tensors[f"{merged.name}@{_start(stage)}"] = merged.tensor.contiguous()
+                about = [{**asdict(one), "ratio": one.ratio} for one in merged.diagnostics]
+                found[merged.name] = found.get(merged.name, []) + about
+        except ValueError as error:
+            raise CheckpointError(f"stage {stage.name}: {error}") from None
+        step.files.write_bytes(PART.format(number), save(tensors))
     step.files.write_json(DIAGNOSTICS, found)
-    return {"stage": stage.name, "tensors": len(tensors)}
+    return {"stage": whole.name, "parts": len(parts)}
+
+
+def _parts(stage: Stage, like: Checkpoint) -> list[Stage]:
+    """A stage group by group, as the sums of one are enough in memory, and large ones by their outputs;
+    experts share tensors and stay together."""
+    alone = [(part,) for group in stage.groups if group.expert is None for part in _cut(group, like)]
+    together = tuple(group for group in stage.groups if group.expert is not None)
+    return [replace(stage, groups=groups) for groups in (*alone, together) if groups]
+
+
+def _cut(group: Group, like: Checkpoint) -> list[Group]:
+    """A group, or several with a share of its outputs each."""
+    shapes = [like.headers[weight.tensor][1] for weight in group.weights]
+    if sum(math.prod(shape) for shape in shapes) <= LARGE or not all(w.transposed for w in group.weights):
+        return [group]
+    return [
+        replace(group, weights=(replace(weight, span=(start, min(start + rows, shape[0]))),))
+        for weight, shape in zip(group.weights, shapes, strict=True)
+        for rows in [max(1, LARGE // shape[1])]
+        for start in range(0, shape[0], rows)
+    ]
+
+
+def _start(stage: Stage) -> int:
+    """The first output of what is solved for."""
+    span = stage.groups[0].weights[0].span
+    return 0 if span is None else span[0]
 
 
 def assemble(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
@@ -86,15 +121,18 @@ def assemble(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     known = rules_of(sources, params)
     options = Options(0.0, coefficients=params["coefficients"])
 
-    def tensors() -> Iterator[tuple[str, Tensor]]:
+    def tensors() -> Iterator[checkpoints.Piece]:
         for merged in merge_others(sources, known, options):
-            yield merged.name, merged.tensor
+            yield merged.name, merged.tensor, 0
         for name, rule in known.items():
             if rule.kind == "skipped":
-                yield name, sources[0][name]
+                yield name, sources[0][name], 0
         for key in params["stages"]:
             with run.folder(f"steps/{key}") as folder:
-                yield from load_file(folder / STAGE).items()
+                for file in sorted(folder.glob(PART.format("*"))):
+                    for place, tensor in load_file(file).items():
+                        name, _, start = place.rpartition("@")
+                        yield name, tensor, int(start)
 
     _write(run, step, tensors(), sources, params)
     counts: dict[str, int] = {}
@@ -118,15 +156,15 @@ def rival(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     known = rules_of(sources, params)
     with _each(run, params) as merged:
 
-        def tensors() -> Iterator[tuple[str, Tensor]]:
+        def tensors() -> Iterator[checkpoints.Piece]:
             for name, rule in known.items():
                 if rule.kind in {"skipped", "copy"}:
-                    yield name, sources[0][name]
+                    yield name, sources[0][name], 0
                 else:
                     own = [source[name] for source in sources]
                     for source, tensor in zip(sources, own, strict=True):
                         check_finite(source.name, name, tensor)
-                    yield name, merged(name, own)
+                    yield name, merged(name, own), 0
 
         _write(run, step, tensors(), sources, params)
     return {"tensors": len(known)}
@@ -171,7 +209,7 @@ def _from_base(params: dict[str, Any], base: Checkpoint) -> Each:
 def _write(
     run: Run,
     step: Step,
-    tensors: Iterator[tuple[str, Tensor]],
+    tensors: Iterator[checkpoints.Piece],
     sources: Sequence[Checkpoint],
     params: dict[str, Any],
 ) -> None:

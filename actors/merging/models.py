@@ -69,16 +69,19 @@ class Loader:
     def __init__(self, model: nn.Module, checkpoint: Checkpoint, stages: Sequence[Stage]) -> None:
         self.model, self.checkpoint = model, checkpoint
         self.blocks = [stage.name for stage in stages[:-1]]
+        self.tail = stages[-1].name
         inside = tuple(f"{block}." for block in self.blocks)
+        self.heads = {f"{module}.weight" for group in stages[-1].groups for module in group.modules}
         self.around = [n for n, _ in model.named_parameters() if not n.startswith(inside)]
 
     def load_around(self) -> None:
-        """Embeddings, heads, and whatever else is in no block."""
+        """Embeddings and whatever else is in no block, but for the heads' large matrices."""
         for name in self.around:
-            self._put(name, self.checkpoint[name])
+            if name not in self.heads:
+                self._put(name, self.checkpoint[name])
 
     def load(self, stage: str) -> None:
-        """A block's weights."""
+        """A block's weights, or those of the heads."""
         for name in self._names(stage):
             self._put(name, self.checkpoint[name])
 
@@ -88,8 +91,8 @@ class Loader:
             self._put(name, self.model.get_parameter(name).to("meta"))
 
     def _names(self, stage: str) -> list[str]:
-        if stage not in self.blocks:
-            return []
+        if stage == self.tail:
+            return [name for name in self.around if name in self.heads]
         return [f"{stage}.{name}" for name, _ in self.model.get_submodule(stage).named_parameters()]
 
     def _put(self, name: str, tensor: Tensor) -> None:

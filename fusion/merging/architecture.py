@@ -48,6 +48,8 @@ class Weight:
     """Whether it is stored (out, in)."""
     expert: int | None = None
     """Which slice of a fused tensor (experts, ...) it is."""
+    span: tuple[int, int] | None = None
+    """Which outputs of it, from and up to; all when empty. The others are merged by themselves."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,8 @@ def split(group: Group, merged: Tensor, tensors: Mapping[str, Tensor]) -> dict[W
 
 def _stored(weight: Weight, tensor: Tensor) -> Tensor:
     matrix = tensor if weight.expert is None else tensor[weight.expert]
-    return matrix if weight.transposed else matrix.T
+    rows = matrix if weight.transposed else matrix.T
+    return rows if weight.span is None else rows[slice(*weight.span)]
 
 
 def _supported(kind: str, config: Config) -> Family:

@@ -35,7 +35,9 @@ def test_shards_hold_what_was_written_in_any_order(folder, tmp_path, limit, file
     target = tmp_path / "out"
     target.mkdir()
     like = Checkpoint(folder)
-    backwards = reversed(TENSORS.items())
+    backwards = [
+        piece for name, t in reversed(TENSORS.items()) for piece in ((name, t[60:], 60), (name, t[:60], 0))
+    ]
     write(target, backwards, like, card="# Card\n", shard_bytes=limit)
     assert len(list(target.glob("*.safetensors"))) == files
     assert (target / INDEX).exists() == (files > 1)
@@ -53,7 +55,7 @@ def test_shards_hold_what_was_written_in_any_order(folder, tmp_path, limit, file
 
 def test_another_number_format(folder, tmp_path):
     (tmp_path / "out").mkdir()
-    write(tmp_path / "out", TENSORS.items(), Checkpoint(folder), dtype="bfloat16")
+    write(tmp_path / "out", [(n, t, 0) for n, t in TENSORS.items()], Checkpoint(folder), dtype="bfloat16")
     again = Checkpoint(tmp_path / "out")
     assert again["t2"].dtype == torch.bfloat16 and again.config["dtype"] == "bfloat16"
 
@@ -61,7 +63,7 @@ def test_another_number_format(folder, tmp_path):
 def test_a_checkpoint_that_lacks_a_tensor_is_not_finished(folder, tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(CheckpointError, match="tensor t4 was not merged"):
-        write(tmp_path / "out", [(n, t) for n, t in TENSORS.items() if n != "t4"], Checkpoint(folder))
+        write(tmp_path / "out", [(n, t, 0) for n, t in TENSORS.items() if n != "t4"], Checkpoint(folder))
     assert not (tmp_path / "out/config.json").exists()
 
 

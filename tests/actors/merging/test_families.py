@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.merging import collecting
+from actors.merging import collecting, merging
 from actors.merging.checkpoints import Checkpoint
 from actors.merging.merging import assemble, rival, solve
 from actors.merging.models import architecture_of, model_class, whole
@@ -36,8 +36,9 @@ def pair(request, tmp_path) -> tuple[str, list[Checkpoint]]:
     return request.param, found
 
 
-def test_models_go_through_files(pair, tmp_path):
+def test_models_go_through_files(pair, tmp_path, monkeypatch):
     name, sources = pair
+    monkeypatch.setattr(merging, "LARGE", 1500)  # most groups in parts
     run = Run.open(str(tmp_path / "run"), {}, {}, "0")
     places, grams = [{"name": one.name, "model": str(one.folder)} for one in sources], []
     for number, source in enumerate(sources):

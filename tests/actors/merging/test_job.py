@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from actors.board import Board
+from actors.merging import merging
 from actors.merging.checkpoints import Checkpoint
 from actors.merging.errors import CheckpointError
 from actors.merging.grams import read_manifest
@@ -84,6 +85,17 @@ def test_a_run_on_ray_is_the_one_without_byte_for_byte(merged, reviews, base, ra
     MergeJob(small, session, there, Steps(there, lambda: False), Board()).run()
     for name in ("model.safetensors", "config.json"):
         assert here.read_bytes(f"model/{name}") == there.read_bytes(f"model/{name}")
+
+
+def test_layers_solved_in_parts_are_those_solved_whole(reviews, base, tmp_path, monkeypatch):
+    small = config(reviews, base, methods=["regmean"], alphas=[])
+    _, whole = merge(small, tmp_path / "whole")
+    monkeypatch.setattr(merging, "LARGE", 300)
+    _, parts = merge(small, tmp_path / "parts")
+    mine, theirs = (load_file(one.at("model/model.safetensors")) for one in (whole, parts))
+    assert mine.keys() == theirs.keys()
+    for name, tensor in mine.items():
+        assert torch.allclose(tensor, theirs[name], atol=1e-6), name
 
 
 def test_what_was_published_of_a_dead_collection_is_used(reviews, base, tmp_path):
