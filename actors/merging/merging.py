@@ -28,7 +28,7 @@ from fusion.merging.dare import dare
 from fusion.merging.families import TASK
 from fusion.merging.fisher import fisher_average, norm
 from fusion.merging.heads import same
-from fusion.merging.models import Options, merge_others, merge_stage
+from fusion.merging.models import Options, merge_stage
 from fusion.merging.slerp import slerp
 from fusion.merging.task_arithmetic import task_arithmetic
 from fusion.merging.ties import ties
@@ -119,14 +119,14 @@ def assemble(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     `solve` steps), dtype, shard_bytes, name."""
     sources = [opened(run, source) for source in params["sources"]]
     known = rules_of(sources, params)
-    options = Options(0.0, coefficients=params["coefficients"])
 
     def tensors() -> Iterator[checkpoints.Piece]:
-        for merged in merge_others(sources, known, options):
-            yield merged.name, merged.tensor, 0
-        for name, rule in known.items():
-            if rule.kind == "skipped":
-                yield name, sources[0][name], 0
+        yield from _merged(
+            {name: rule for name, rule in known.items() if rule.kind != "regmean"},
+            sources,
+            lambda _, own: average(own, coefficients=params["coefficients"]),
+            by_rows=True,
+        )
         for key in params["stages"]:
             with run.folder(f"steps/{key}") as folder:
                 for file in sorted(folder.glob(PART.format("*"))):
@@ -154,20 +154,29 @@ def rival(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     seed, dtype, shard_bytes, name; base, scale, density, drop; fishers (keys)."""
     sources = [opened(run, source) for source in params["sources"]]
     known = rules_of(sources, params)
-    with _each(run, params) as merged:
-
-        def tensors() -> Iterator[checkpoints.Piece]:
-            for name, rule in known.items():
-                if rule.kind in {"skipped", "copy"}:
-                    yield name, sources[0][name], 0
-                else:
-                    own = [source[name] for source in sources]
-                    for source, tensor in zip(sources, own, strict=True):
-                        check_finite(source.name, name, tensor)
-                    yield name, merged(name, own), 0
-
-        _write(run, step, tensors(), sources, params)
+    with _each(run, params) as each:
+        by_rows = params["method"] == "simple"
+        _write(run, step, _merged(known, sources, each, by_rows=by_rows), sources, params)
     return {"tensors": len(known)}
+
+
+def _merged(
+    known: Mapping[str, Rule], sources: Sequence[Checkpoint], each: Each, *, by_rows: bool
+) -> Iterator[checkpoints.Piece]:
+    """Tensors by one method, large ones `by_rows` where it looks at each number by itself."""
+    for name, rule in known.items():
+        if rule.kind in {"skipped", "copy"}:
+            yield name, sources[0][name], 0
+            continue
+        shape = sources[0].headers[name][1]
+        rows = shape[0] if shape else 1
+        some = max(1, LARGE * rows // math.prod(shape)) if by_rows and math.prod(shape) > LARGE else rows
+        for start in range(0, rows, some):
+            own = [source[name] for source in sources]
+            own = own if some == rows else [tensor[start : start + some] for tensor in own]
+            for source, tensor in zip(sources, own, strict=True):
+                check_finite(source.name, name, tensor)
+            yield name, each(name, own), start
 
 
 @contextmanager
