@@ -55,9 +55,9 @@ def jobs() -> CommandLine:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> Path:
+def tiny(once) -> Path:
     """A folder of `corpus.write`."""
-    return corpus.write(tmp_path_factory.mktemp("corpus"))
+    return once("corpus", corpus.write)
 
 
 @pytest.fixture(scope="session")
@@ -69,22 +69,21 @@ def address(ray_session) -> str:
 
 
 @pytest.fixture(scope="session")
-def finished(tiny, jobs, address, tmp_path_factory) -> Path:
+def finished(tiny, jobs, address, once) -> Path:
     """The directory of the small job, run by the command line without disturbance."""
-    return undisturbed(jobs, tiny / "job.yaml", address, tmp_path_factory.mktemp("finished") / "run")
+    return once("finished", lambda run: undisturbed(jobs, tiny / "job.yaml", address, run))
 
 
 @pytest.fixture(scope="session")
-def quick(tiny, jobs, address, tmp_path_factory) -> Path:
+def quick(tiny, jobs, address, once) -> Path:
     """The same of the job that trains no transformer."""
-    return undisturbed(jobs, tiny / "quick.yaml", address, tmp_path_factory.mktemp("quick") / "run")
+    return once("quick", lambda run: undisturbed(jobs, tiny / "quick.yaml", address, run))
 
 
-def undisturbed(jobs: CommandLine, config: Path, address: str, run: Path) -> Path:
+def undisturbed(jobs: CommandLine, config: Path, address: str, run: Path) -> None:
     """Run a job to its end."""
     done = jobs("fusegen", config, "--run", run, "--address", address)
     assert done.returncode == 0, done.stderr
-    return run
 
 
 class Conducted:
