@@ -86,6 +86,25 @@ def undisturbed(jobs: CommandLine, config: Path, address: str, run: Path) -> Non
     assert done.returncode == 0, done.stderr
 
 
+@pytest.fixture
+def here(ray_session, monkeypatch, capsys) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a command line in this process, on the cluster that it is connected to already: workers that have
+    loaded what they need are used again, where a command of its own starts ten new ones."""
+    from cluster.session import Session
+    from jobs import __main__ as command_line
+    from jobs import fusegen
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(fusegen, "connect", lambda address: Session(local=False, cpus=0, gpus=0))
+        monkeypatch.setattr(sys, "argv", ["jobs", *map(str, arguments)])
+        with pytest.raises(SystemExit) as done:
+            command_line.main()
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, int(done.value.code or 0), out, err)
+
+    return run
+
+
 class Conducted:
     """A run directory and what its job returned."""
 
