@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-import pyarrow as pa
 import ray
 from ray.actor import ActorHandle
 
@@ -123,8 +122,7 @@ def warm_up() -> None:
     """Let Ray Data start what it starts once in a process, which takes seconds: while models load, say."""
     import ray.data
 
-    one = ray.data.from_arrow(pa.table({"number": [0]}))
-    one.map_batches(lambda batch: batch, num_cpus=0.1).materialize()
+    ray.data.from_items([{"number": 0}]).randomize_block_order().materialize()  # a task for no worker
 
 
 def sharded(
@@ -135,7 +133,7 @@ def sharded(
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    blocks = ray.data.from_arrow([pa.Table.from_pylist([dict(row)]) for row in rows])
+    blocks = ray.data.from_items([dict(row) for row in rows], override_num_blocks=len(rows))
     blocks.set_name(name)
     facts = blocks.map_batches(
         bridge,

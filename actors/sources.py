@@ -118,7 +118,7 @@ def _from_file(path: str) -> pa.Table:
         )
         if path.endswith(".parquet"):
             with fs.open_input_file(inner) as file:
-                return pq.read_table(file)
+                return pq.ParquetFile(file, pre_buffer=True).read()
         with fs.open_input_stream(inner, compression="gzip" if path.endswith(".gz") else None) as stream:
             if path.endswith(".csv"):
                 whole = pa.BufferReader(stream.read().decode("utf-8").encode())

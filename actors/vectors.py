@@ -37,6 +37,19 @@ def cache_folder(cache: str, spec: HeadStm) -> str:
     return f"{cache}/{blake2b(json.dumps(chosen).encode(), digest_size=8).hexdigest()}"
 
 
+class Embedding:
+    """`actors.encoder.Encoder`, whose imports, which take seconds, are left to the processes that embed."""
+
+    def __init__(self, spec: HeadStm) -> None:
+        from actors.encoder import Encoder
+
+        self._encoder = Encoder(spec)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """As the encoder."""
+        return self._encoder(batch)
+
+
 def embed_once(texts: str | list[str], cache: str, spec: HeadStm, workers: int = 1) -> int:
     """Embed the texts (Parquet, column `text`) that `cache` lacks; return how many that were.
 
@@ -44,8 +57,8 @@ def embed_once(texts: str | list[str], cache: str, spec: HeadStm, workers: int =
     """
     import ray.data
 
-    from actors.encoder import Encoder
-
+    # Ray Data's newer reader starts 32 processes to look at the footers of our few files.
+    ray.data.DataContext.get_current().use_datasource_v2 = False
     filesystem, folder = _open(cache_folder(cache, spec))
     only_new = partial(_only_new, known=_hashes(filesystem, folder))
     new = (
@@ -59,7 +72,7 @@ def embed_once(texts: str | list[str], cache: str, spec: HeadStm, workers: int =
     name = uuid4().hex
     (
         new.map_batches(
-            Encoder,
+            Embedding,
             fn_constructor_args=(spec,),
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
             batch_size=ROWS,

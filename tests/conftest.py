@@ -1,9 +1,10 @@
 """Fixtures that all tests share."""
 
+import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.fs as pafs
@@ -36,6 +37,26 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Makes a folder that all processes of the tests share: the first that needs it fills it."""
+    place = tmp_path_factory.getbasetemp()
+    place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, mark = place / name, place / f"{name}.done"
+        with (place / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not mark.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                mark.touch()
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def bucket() -> Iterator[str]:
     """A bucket of an S3 server on this machine: a URI with `{}` where the path goes."""
     from moto.server import ThreadedMotoServer
@@ -51,7 +72,8 @@ def bucket() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    """One Ray cluster of four logical CPUs for all tests marked `ray`."""
+    """One Ray cluster of three logical CPUs for all tests marked `ray`: steps run side by side, and no more
+    processes are started, each of which takes seconds, than two cores can use."""
     import ray
 
     from cluster.session import SPARE_WORKERS_MS
@@ -62,7 +84,7 @@ def ray_session() -> Iterator[None]:
     ray.init(
         address="local",
         _temp_dir=folder,
-        num_cpus=4,
+        num_cpus=3,
         include_dashboard=False,
         log_to_driver=False,
         object_store_memory=256 << 20,

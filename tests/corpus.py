@@ -67,7 +67,7 @@ FAULTS = {
     (
         "fan",
         "fusegen",
-        1,
+        2,
         2,
     ): "The film <C> is a delight because the cast played with great care at the wedding.",
 }

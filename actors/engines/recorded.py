@@ -163,9 +163,10 @@ def _read(path: str) -> pa.Table:
 
 
 def _read_parquet(filesystem: pyarrow.fs.FileSystem, path: str) -> pa.Table:
-    there = pq.read_schema(path, filesystem=filesystem).names
-    columns = [name for name in (*TEXT_COLUMNS, *NUMBER_COLUMNS) if name in there]
-    return pq.read_table(path, columns=columns, filesystem=filesystem)
+    with pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True) as file:
+        there = set(file.schema_arrow.names)
+        columns = [name for name in (*TEXT_COLUMNS, *NUMBER_COLUMNS) if name in there]
+        return file.read(columns).select(columns)
 
 
 def _read_json(filesystem: pyarrow.fs.FileSystem, path: str) -> pa.Table:

@@ -12,7 +12,6 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from actors.encoder import Encoder
 from actors.experts.base import Answer, Answerer, RemoteAnswerer, load_expert
 from actors.serving.batching import Batches
 from actors.serving.calls import Ask, CallError
@@ -50,6 +49,8 @@ class Embedder:
     """The encoder of texts that the artefact was made with."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
+        from actors.encoder import Encoder  # takes seconds that no other replica needs
+
         known = HeadStm.model_validate(spec)
         self.encoder = Encoder(known.model_copy(update={"batch_size": 1}))
 

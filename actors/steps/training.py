@@ -60,7 +60,7 @@ def vector_cache(run: Run) -> str:
 def _save_checkpoint(model: Any, encoded: Any, step: Step, epoch: int, loss: float) -> None:  # noqa: ANN401, ARG001
     module, _ = model.probe(encoded)
     state = {name: value.contiguous() for name, value in module.state_dict().items()}
-    import safetensors.torch  # torch takes more than a second
+    import safetensors.torch
 
     step.files.write_bytes(f"checkpoints/{epoch:03d}.safetensors", safetensors.torch.save(state))
 
@@ -68,9 +68,12 @@ def _save_checkpoint(model: Any, encoded: Any, step: Step, epoch: int, loss: flo
 def read_checkpoints(run: Run, key: str) -> list[dict[str, Any]]:
     """Weights of the epochs of a training step; none where they were not kept."""
     files = run.below(f"steps/{key}/checkpoints")
-    import safetensors.torch
+    names = files.names()
+    if not names:
+        return []
+    import safetensors.torch  # torch takes more than a second
 
-    return [safetensors.torch.load(files.read_bytes(name)) for name in files.names()]
+    return [safetensors.torch.load(files.read_bytes(name)) for name in names]
 
 
 def save(model: Any, step: Step) -> None:  # noqa: ANN401

@@ -9,17 +9,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import torch
 from safetensors.numpy import load_file, save_file
 
-from actors.encoder import Encoder
 from actors.stms.base import FloatArray, IntArray, Stm, StmError, check_finite, softmax
 from actors.stms.regression import as_linear, fit_softmax
 from actors.vectors import Vectors, read_vectors
 from configs.schema.stm import HeadStm
+
+if TYPE_CHECKING:
+    import torch
+
+    from actors.encoder import Encoder
 
 WEIGHTS = "model.safetensors"
 
@@ -50,7 +53,9 @@ class HeadModel(Stm[Rows, HeadStm]):
         self._cache = cache
 
     @cached_property
-    def _encoder(self) -> Encoder:
+    def _encoder(self) -> "Encoder":
+        from actors.encoder import Encoder  # takes seconds, and the cache mostly has all vectors
+
         return Encoder(self.spec)
 
     def encode(self, texts: Sequence[str], *, learn: bool = False) -> Rows:
@@ -93,8 +98,10 @@ class HeadModel(Stm[Rows, HeadStm]):
         """Return W (C, d) and b (C,)."""
         return self._weight, self._bias
 
-    def probe(self, encoded: Rows) -> tuple[torch.nn.Module, Callable[[IntArray], torch.Tensor]]:
+    def probe(self, encoded: Rows) -> "tuple[torch.nn.Module, Callable[[IntArray], torch.Tensor]]":
         """Return the regression as a float64 `nn.Linear`."""
+        import torch
+
         layer = as_linear(self._weight, self._bias)
         return layer, lambda indices: layer(torch.from_numpy(encoded.rows[indices]))
 

@@ -13,20 +13,23 @@ different origin compare.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from math import exp, log
-from typing import Any, TypeVar
+from operator import add
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix, issparse
 from scipy.sparse.linalg import LinearOperator, cg
-from torch.nn.functional import cross_entropy
+
+if TYPE_CHECKING:
+    import torch
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Features = NDArray[np.float64] | csr_matrix
-V = TypeVar("V", float, NDArray[np.float64], torch.Tensor)
+V = TypeVar("V", float, NDArray[np.float64], "torch.Tensor")
 SUNGEN_SLOPE = 10.0
 AUTHORS_DEPTH = 102
 
@@ -109,9 +112,9 @@ def inverse_hvp(hvp: Callable[[V, int], V], v: V, damping: float, scale: float, 
 class Probe:
     """A trained torch model as influence sees it."""
 
-    module: torch.nn.Module
+    module: "torch.nn.Module"
     """Holds the parameters; those that require gradients count."""
-    encode: Callable[[Indices], torch.Tensor]
+    encode: "Callable[[Indices], torch.Tensor]"
     """Indices of samples to their logits (B, C)."""
     labels: NDArray[np.int_]
     """The label asked for of every sample that an index may name."""
@@ -147,12 +150,12 @@ def lissa(
     with _evaluating(probe):
         v = _mean_gradient(probe, _indices(validation))
 
-        def hvp(h: torch.Tensor, step: int) -> torch.Tensor:
+        def hvp(h: "torch.Tensor", step: int) -> "torch.Tensor":
             batch = np.take(order, step * size + np.arange(size), mode="wrap")
             return _hessian_vector(probe, _ce(probe, batch).mean(), h)
 
         h = inverse_hvp(hvp, v, damping, scale, steps)
-        if not torch.isfinite(h).all():
+        if not h.isfinite().all():
             raise FloatingPointError(f"LiSSA diverged; raise scale above {scale:g}")
         return _scores(probe, _indices(candidates), h)
 
@@ -196,7 +199,7 @@ def per_sample_lissa(
     depth = min(len(order), AUTHORS_DEPTH)
     with _evaluating(probe):
 
-        def hvp(h: torch.Tensor, step: int) -> torch.Tensor:
+        def hvp(h: "torch.Tensor", step: int) -> "torch.Tensor":
             return _hessian_vector(probe, _rce(probe, order[[step]]).mean(), h) + 2 * decay * h
 
         gradients = (_mean_gradient(probe, v[None]) for v in _indices(validation))
@@ -231,7 +234,7 @@ def _evaluating(probe: Probe) -> Iterator[None]:
         probe.module.train(training)
 
 
-def _parameters(probe: Probe) -> list[torch.Tensor]:
+def _parameters(probe: Probe) -> "list[torch.Tensor]":
     return [parameter for parameter in probe.module.parameters() if parameter.requires_grad]
 
 
@@ -239,46 +242,42 @@ def _indices(samples: ArrayLike) -> Indices:
     return np.asarray(samples, np.int64)
 
 
-def _labels(probe: Probe, samples: Indices, logits: torch.Tensor) -> torch.Tensor:
-    return torch.as_tensor(probe.labels[samples], dtype=torch.long, device=logits.device)
+def _ce(probe: Probe, samples: Indices) -> "torch.Tensor":
+    import torch  # takes more than a second, and the closed forms need it not
 
-
-def _ce(probe: Probe, samples: Indices) -> torch.Tensor:
     logits = probe.encode(samples)
-    return cross_entropy(logits, _labels(probe, samples, logits), reduction="none")
+    labels = torch.as_tensor(probe.labels[samples], dtype=torch.long, device=logits.device)
+    return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
 
 
-def _rce(probe: Probe, samples: Indices) -> torch.Tensor:
+def _rce(probe: Probe, samples: Indices) -> "torch.Tensor":
     """Without its constant, which has no gradient."""
     return 1 - (-_ce(probe, samples)).exp()
 
 
-def _flat(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.cat([gradient.reshape(-1) for gradient in gradients])
+def _gradient(probe: Probe, value: "torch.Tensor", *, again: bool = False) -> "torch.Tensor":
+    """The gradient of a scalar in all parameters, as one vector; `again`: it is differentiated too."""
+    import torch
+
+    parts = torch.autograd.grad(value, _parameters(probe), create_graph=again, materialize_grads=True)
+    return torch.cat([part.reshape(-1) for part in parts])
 
 
-def _mean_gradient(probe: Probe, samples: Indices) -> torch.Tensor:
+def _mean_gradient(probe: Probe, samples: Indices) -> "torch.Tensor":
     """The gradient of the mean reverse cross-entropy, as one vector."""
     if not len(samples):
         raise ValueError("influence needs validation samples")
-    parameters = _parameters(probe)
-    total = torch.zeros(sum(parameter.numel() for parameter in parameters), device=parameters[0].device)
-    for start in range(0, len(samples), probe.batch_size):
-        loss = _rce(probe, samples[start : start + probe.batch_size]).sum() / len(samples)
-        total = total + _flat(torch.autograd.grad(loss, parameters, materialize_grads=True))
-    return total
+    starts = range(0, len(samples), probe.batch_size)
+    losses = (_rce(probe, samples[start : start + probe.batch_size]).sum() for start in starts)
+    return reduce(add, (_gradient(probe, loss / len(samples)) for loss in losses))
 
 
-def _hessian_vector(probe: Probe, loss: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-    parameters = _parameters(probe)
-    first = _flat(torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True))
-    return _flat(torch.autograd.grad(first @ vector, parameters, materialize_grads=True)).detach()
+def _hessian_vector(probe: Probe, loss: "torch.Tensor", vector: "torch.Tensor") -> "torch.Tensor":
+    return _gradient(probe, _gradient(probe, loss, again=True) @ vector).detach()
 
 
-def _scores(probe: Probe, candidates: Indices, vector: torch.Tensor) -> Floats:
-    parameters = _parameters(probe)
+def _scores(probe: Probe, candidates: Indices, vector: "torch.Tensor") -> Floats:
     scores = np.empty(len(candidates))
     for position, sample in enumerate(candidates):
-        gradient = torch.autograd.grad(_ce(probe, sample[None]).sum(), parameters, materialize_grads=True)
-        scores[position] = -float(_flat(gradient) @ vector)
+        scores[position] = -float(_gradient(probe, _ce(probe, sample[None]).sum()) @ vector)
     return scores

@@ -11,17 +11,19 @@ when that share does not rise any more.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import log, sqrt
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logsumexp
 
 from fusion.generation.influence import SUNGEN_SLOPE, Features, last_layer
 
+if TYPE_CHECKING:
+    import torch
+
 Floats = NDArray[np.float64]
-Tensor = TypeVar("Tensor", NDArray[np.float64], torch.Tensor)
+Tensor = TypeVar("Tensor", NDArray[np.float64], "torch.Tensor")
 TrainAndPredict = Callable[[Floats, int], Floats]
 """Weights (n,) and number of the iteration to probabilities (n, C) on the same samples, from scratch."""
 TrainAndFeature = Callable[[Floats, int], tuple[Features, Floats]]
@@ -103,6 +105,8 @@ def sungen(
     with `outer_rate` moves the logits of the weights, gradients clipped to norm `clip`. Weights start at
     sigmoid(0).
     """
+    import torch  # takes more than a second, and SWA needs it not
+
     y = np.asarray(labels, np.int64)
     rng = np.random.default_rng(seed)
     logits = torch.zeros(len(y), dtype=torch.float64, requires_grad=True)

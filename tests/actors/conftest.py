@@ -81,6 +81,6 @@ def t5(tokenizer, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory) -> Path:
+def small(once) -> Path:
     """A folder with tiny models that answer, and items; see `tests.experts.write`."""
-    return experts.write(tmp_path_factory.mktemp("experts"))
+    return once("experts", experts.write)

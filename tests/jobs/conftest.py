@@ -55,9 +55,9 @@ def jobs() -> CommandLine:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> Path:
+def tiny(once) -> Path:
     """A folder of `corpus.write`."""
-    return corpus.write(tmp_path_factory.mktemp("corpus"))
+    return once("corpus", corpus.write)
 
 
 @pytest.fixture(scope="session")
@@ -69,21 +69,39 @@ def address(ray_session) -> str:
 
 
 @pytest.fixture(scope="session")
-def finished(tiny, jobs, address, tmp_path_factory) -> Path:
+def finished(tiny, jobs, address, once) -> Path:
     """The directory of the small job, run by the command line without disturbance."""
-    return undisturbed(jobs, tiny / "job.yaml", address, tmp_path_factory.mktemp("finished") / "run")
+    return once("finished", lambda run: undisturbed(jobs, tiny / "job.yaml", address, run))
 
 
 @pytest.fixture(scope="session")
-def quick(tiny, jobs, address, tmp_path_factory) -> Path:
+def quick(tiny, jobs, address, once) -> Path:
     """The same of the job that trains no transformer."""
-    return undisturbed(jobs, tiny / "quick.yaml", address, tmp_path_factory.mktemp("quick") / "run")
+    return once("quick", lambda run: undisturbed(jobs, tiny / "quick.yaml", address, run))
 
 
-def undisturbed(jobs: CommandLine, config: Path, address: str, run: Path) -> Path:
+def undisturbed(jobs: CommandLine, config: Path, address: str, run: Path) -> None:
     """Run a job to its end."""
     done = jobs("fusegen", config, "--run", run, "--address", address)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def here(ray_session, monkeypatch, capsys) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a command line in this process, on the cluster that it is connected to already: workers that have
+    loaded what they need are used again, where a command of its own starts ten new ones."""
+    from cluster.session import Session
+    from jobs import __main__ as command_line
+    from jobs import fusegen
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(fusegen, "connect", lambda address: Session(local=False, cpus=0, gpus=0))
+        monkeypatch.setattr(sys, "argv", ["jobs", *map(str, arguments)])
+        with pytest.raises(SystemExit) as done:
+            command_line.main()
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, int(done.value.code or 0), out, err)
+
     return run
 
 

@@ -240,10 +240,10 @@ class TestFailingRun:
     pytestmark = slow
 
     @pytest.fixture
-    def failed(self, jobs, tiny, tmp_path, address):
-        def run(*overrides, folder=tmp_path / "run"):
+    def failed(self, here, tiny, tmp_path):
+        def run(*overrides, folder=tmp_path / "run", command=here):
             sets = [part for override in overrides for part in ("--set", override)]
-            done = jobs("fusegen", tiny / "quick.yaml", "--run", folder, "--address", address, *sets)
+            done = command("fusegen", tiny / "quick.yaml", "--run", folder, *sets)
             assert done.returncode == 1, (done.stdout, done.stderr)
             assert done.stderr.count("\n") == 1, done.stderr
             assert "start the same command again" in done.stderr
@@ -253,8 +253,8 @@ class TestFailingRun:
 
         return run
 
-    def test_a_plm_that_the_file_does_not_know(self, failed):
-        message = failed("plms.1.name=stranger")
+    def test_a_plm_that_the_file_does_not_know(self, failed, jobs, address):
+        message = failed("plms.1.name=stranger", command=lambda *line: jobs(*line, "--address", address))
         assert "plm stranger" in message
         assert "allowed: critic, fan, grump" in message
 
@@ -274,13 +274,13 @@ class TestFailingRun:
         message = failed(f"plms.0.engine={{kind: transformers, model: {tmp_path / 'plm'}}}")
         assert "plm critic" in message
 
-    def test_a_corrupted_step_is_named_and_can_be_removed(self, failed, jobs, copy, tiny, address, quick):
+    def test_a_corrupted_step_is_named_and_can_be_removed(self, failed, here, copy, tiny, quick):
         victim = next(copy.glob("steps/r1w0-filter-*/kept.parquet"))
         shutil.rmtree(next(copy.glob("steps/weigh-*")))
         victim.write_bytes(b"damaged")
         message = failed(folder=copy)
         assert victim.parent.name in message
         shutil.rmtree(victim.parent)
-        done = jobs("fusegen", tiny / "quick.yaml", "--run", copy, "--address", address)
+        done = here("fusegen", tiny / "quick.yaml", "--run", copy)
         assert done.returncode == 0, done.stderr
         assert results(copy) == results(quick)

@@ -92,12 +92,6 @@ def test_fact_17_shots_are_shared_by_all_and_differ_from_round_to_round(main):
     assert not hashes[1] & hashes[2]
 
 
-def test_the_same_job_elsewhere_gives_the_same_bytes(quick, conduct):
-    again = conduct(**corpus.SHORT)
-    assert results(again.folder) == results(quick)
-    assert Run(str(quick)).names("steps") == again.run.names("steps")
-
-
 def test_real_labels_appear_only_after_the_last_round(conduct, tmp_path, monkeypatch):
     path, late = tmp_path / "late.jsonl", []
     calls: list[tuple[bool, runner.Call]] = []
@@ -126,9 +120,9 @@ def test_real_labels_appear_only_after_the_last_round(conduct, tmp_path, monkeyp
     )
 
 
-def test_variants_share_what_they_have_in_common(main, conduct):
-    done = conduct(variant=["fusegen", "no_swa", "zerogen"])
-    mine, all_three = set(main.steps("-generate")), set(done.steps("-generate"))
+def test_variants_share_what_they_have_in_common(quick, conduct):
+    done = conduct(**corpus.SHORT, variant=["fusegen", "no_swa", "zerogen"])
+    mine, all_three = set(Conducted(quick, {}).steps("-generate")), set(done.steps("-generate"))
     assert mine <= all_three
     assert [key for key in all_three - mine if key.startswith("r0")] == []
     for key in all_three - mine:  # all of ZeroGen, none of the variant without weights
@@ -168,9 +162,14 @@ def test_the_authors_show_the_first_shots_for_ever(conduct):
 
 
 def test_rounds_and_result_may_use_different_models(conduct):
-    done = conduct(**corpus.SHORT, stm={"rounds": {"kind": "linear"}, "final": {"kind": "head"}})
+    done = conduct(
+        plms=[corpus.plm(name) for name in corpus.PLMS[:2]],
+        samples={"per_plm": 20, "initial": 20, "rounds": 0},
+        stm={"rounds": {"kind": "linear"}, "final": {"kind": "head"}},
+        baselines={"plms": False, "union": False},
+    )
     assert done.summary["stm"] == {"rounds": "linear", "final": "head"}
-    assert len(done.dataset()) == 60
+    assert len(done.dataset()) == 40
     (key,) = done.steps("embed-eval")
     texts = done.run.read_table(f"steps/{key}/texts.parquet").column("text").to_pylist()
     found, places = read_vectors(texts, vector_cache(done.run), HeadStm())
@@ -178,13 +177,14 @@ def test_rounds_and_result_may_use_different_models(conduct):
     assert len(places) == len(texts) == done.summary["final"]["n"]
 
 
-def test_a_run_in_a_bucket_ends_with_the_bytes_of_one_on_disk(jobs, tiny, address, quick, bucket, tmp_path):
+def test_the_same_job_in_a_bucket_ends_with_the_bytes_of_one_on_disk(here, tiny, quick, bucket, tmp_path):
     uri = bucket.format("job")
-    done = jobs("fusegen", tiny / "quick.yaml", "--run", uri, "--address", address)
+    done = here("fusegen", tiny / "quick.yaml", "--run", uri)
     assert done.returncode == 0, done.stderr
     assert Run(uri).below("stm").uri in done.stdout
+    assert Run(uri).names("steps") == Run(str(quick)).names("steps")
     filesystem, place = pafs.FileSystem.from_uri(uri)
     pafs.copy_files(place, str(tmp_path), source_filesystem=filesystem)
     assert results(tmp_path) == results(quick)
-    scored = jobs("evaluate", uri, "--data", tiny / "eval.jsonl")
+    scored = here("evaluate", uri, "--data", tiny / "eval.jsonl")
     assert "accuracy" in scored.stdout, scored.stderr

@@ -54,14 +54,27 @@ def scripted(monkeypatch, behaviour):
     monkeypatch.setattr(writing, "start_plm", partial(start_plm, load=Scripted))
 
 
-def test_a_plm_that_always_fails_is_dropped_and_the_others_go_on(conduct, monkeypatch):
+def test_a_plm_that_always_fails_is_dropped_and_those_with_poisonous_or_failing_requests_go_on(
+    conduct, monkeypatch
+):
     def behaviour(name, request, answer):
         if name == "fan":
             raise RuntimeError("out of ideas\nsecond line")
+        if request.id == "grump-r0-l1-0000002":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if name == "critic" and request.ordinal == 1:
+            return Completion("", "error", error="too long for its context")
         return answer
 
     scripted(monkeypatch, behaviour)
     done = conduct(**corpus.SHORT)
+    errors = [row for key in done.steps("-filter") for row in done.records(key) if row["status"] == "error"]
+    killed = [row for row in errors if row["plm"] == "grump"]
+    assert "grump-r0-l1-0000002" in {row["id"] for row in killed}
+    assert len(killed) == 4  # its block
+    assert all("died 3 times" in row["error"] for row in killed)
+    failed = [row["error"] for row in errors if row["plm"] == "critic"]
+    assert failed == ["too long for its context"] * 2  # once for each label
     assert done.summary["samples"]["plms"] == {"critic": 20, "fan": 0, "grump": 20}
     assert done.summary["samples"]["shortfall"] == {"fan": 20}
     for record in done.summary["rounds"]:
@@ -70,28 +83,6 @@ def test_a_plm_that_always_fails_is_dropped_and_the_others_go_on(conduct, monkey
         assert "\n" not in record["dropped"]["fan"]
     assert set(done.summary["baselines"]) == {"critic", "grump", "union", "union_swa"}
     assert done.summary["final"]["accuracy"] > 0.5
-
-
-def test_poisonous_and_failing_requests_end_as_error_rows_and_their_plms_go_on(conduct, monkeypatch):
-    def behaviour(name, request, answer):
-        if request.id == "fan-r0-l1-0000002":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if name == "grump" and request.ordinal == 1:
-            return Completion("", "error", error="too long for its context")
-        return answer
-
-    scripted(monkeypatch, behaviour)
-    done = conduct(**corpus.SHORT)
-    errors = [row for key in done.steps("-filter") for row in done.records(key) if row["status"] == "error"]
-    killed = [row for row in errors if row["plm"] == "fan"]
-    assert "fan-r0-l1-0000002" in {row["id"] for row in killed}
-    assert len(killed) == 4  # its block
-    assert all("died 3 times" in row["error"] for row in killed)
-    failed = [row["error"] for row in errors if row["plm"] == "grump"]
-    assert failed == ["too long for its context"] * 2  # once for each label
-    assert done.summary["samples"]["rejected"]["error"] == 6
-    assert done.summary["samples"]["plms"] == dict.fromkeys(corpus.PLMS, 20)
-    assert all(record["dropped"] == {} for record in done.summary["rounds"])
 
 
 def test_when_every_plm_fails_the_run_says_why(conduct, monkeypatch):

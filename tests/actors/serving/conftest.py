@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,9 +29,13 @@ RATES = [0.0, 0.02, 0.2]
 
 
 @pytest.fixture(scope="session")
-def published(ray_session, small, tmp_path_factory) -> Path:
+def published(ray_session, small, once) -> Path:
     """A run of two experts: a cheap one that is often right, and a dear one."""
-    folder = tmp_path_factory.mktemp("published")
+    return once("published", partial(publish, small)) / "run"
+
+
+def publish(small: Path, folder: Path) -> None:
+    """Make that run."""
     pool = [
         {**classifier("cheap", small / "linear", temperature=3), "num_cpus": 0.2, "price_per_call": 1},
         {**classifier("dear", small / "linear"), "num_cpus": 0.2, "price_per_call": 4},
@@ -38,13 +43,17 @@ def published(ray_session, small, tmp_path_factory) -> Path:
     live = {"kind": "live", "items": {"path": str(write_items(folder, 90))}, "pool": pool}
     data = {"job": "foe", "name": "films", "experts": live, "fusers": ["knn"], "features": {"prompt": False}}
     data["policy"] = {"fusers": ["knn"], "neighbours": 5, "sample": 10, "rates": RATES}
-    return Path(fuse(FoeConfig.model_validate(data), folder / "run")[1].uri)
+    fuse(FoeConfig.model_validate(data), folder / "run")
 
 
 @pytest.fixture(scope="session")
-def chats(ray_session, small, t5, tmp_path_factory) -> Path:
+def chats(ray_session, small, t5, once) -> Path:
     """A run that chooses whose response is given: those of a classifier and of two language models."""
-    folder = tmp_path_factory.mktemp("chats")
+    return once("chats", partial(publish_chats, small, t5)) / "run"
+
+
+def publish_chats(small: Path, t5: Path, folder: Path) -> None:
+    """Make that run."""
     items = write_items(folder, 40, answer=lambda row: "film" if row % 2 else "the")
     pool = [
         {**classifier("labels", small / "linear"), "num_cpus": 0.2, "price_per_call": 1},
@@ -55,7 +64,7 @@ def chats(ray_session, small, t5, tmp_path_factory) -> Path:
     data = {"job": "foe", "name": "chats", "answer": "expert", "experts": live, "fusers": ["knn"]}
     data["features"] = {"dimensions": 5}
     data["policy"] = {"fusers": ["knn"], "neighbours": 5, "sample": 10, "rates": RATES}
-    return Path(fuse(FoeConfig.model_validate(data), folder / "run")[1].uri)
+    fuse(FoeConfig.model_validate(data), folder / "run")
 
 
 class Site:

@@ -23,15 +23,30 @@ def dead(_texts):
     raise RayActorError
 
 
+def pool_of(chats):
+    """The pool that the run learnt from, and the facts of its step."""
+    run = Run(str(chats))
+    (key,) = [name for name in run.names("steps") if name.startswith("pool-")]
+    return Pool.read(run.below(f"steps/{key}")), run.read_json(f"steps/{key}/manifest.json")
+
+
+def test_what_language_models_answer_becomes_a_pool(chats):
+    pool, facts = pool_of(chats)
+    assert [block.shape for block in pool.blocks] == [(40, 3), (40, 6), (40, 6)]
+    assert pool.inputs is not None and pool.inputs.shape == (40, 5)
+    np.testing.assert_array_equal(pool.values, pool.quality)
+    assert set(np.unique(pool.quality)) <= {0, 1} and pool.quality[:, :2].any(axis=0).all()
+    assert "reference" not in pool.items.column_names
+    assert facts["vectors"] == {"labels": "labels", "critic": "last_token", "seq": "encoder"}
+
+
 def test_requests_are_seen_as_stored_items_were(chat_site, chats):
     """Everybody's answer to a stored item is a distance of (nearly) nothing away from it."""
     here = chat_site()
     loaded = opened(str(chats))
     assert set(loaded.projections) == {"inputs", "critic", "seq"}
     assert [expert["vector"] for expert in loaded.manifest["experts"]] == ["labels", "last_token", "encoder"]
-    run = Run(str(chats))
-    (key,) = [name for name in run.names("steps") if name.startswith("pool-")]
-    pool = Pool.read(run.below(f"steps/{key}"))
+    pool, _ = pool_of(chats)
     known = set(loaded.items["item"].to_pylist())
     few = [row for row, item in enumerate(pool.items["item"].to_pylist()) if item in known][:3]
     for row in few:
