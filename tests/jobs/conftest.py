@@ -87,20 +87,30 @@ def undisturbed(jobs: CommandLine, config: Path, address: str, run: Path) -> Non
 
 
 @pytest.fixture
-def here(ray_session, monkeypatch, capsys) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs a command line in this process, on the cluster that it is connected to already: workers that have
-    loaded what they need are used again, where a command of its own starts ten new ones."""
+def command(capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command line in this process: its exit status, and what it said and complained of."""
+    from jobs.__main__ import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["jobs", *map(str, arguments)])
+        with pytest.raises(SystemExit) as done:
+            main()
+        said = capsys.readouterr()
+        return int(done.value.code or 0), said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def here(ray_session, monkeypatch, command) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The same on the cluster that this process is connected to already: workers that have loaded what they
+    need are used again, where a command in a process of its own has ten new ones started."""
     from cluster.session import Session
-    from jobs import __main__ as command_line
     from jobs import fusegen
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         monkeypatch.setattr(fusegen, "connect", lambda address: Session(local=False, cpus=0, gpus=0))
-        monkeypatch.setattr(sys, "argv", ["jobs", *map(str, arguments)])
-        with pytest.raises(SystemExit) as done:
-            command_line.main()
-        out, err = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, int(done.value.code or 0), out, err)
+        return subprocess.CompletedProcess(arguments, *command(*arguments))
 
     return run
 

@@ -6,6 +6,7 @@ The victims are found among the children of this process: the Ray cluster of the
 import contextlib
 import os
 import random
+import select
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -61,7 +62,8 @@ class Victims:
             self.driver = self.jobs.start(*self.command)
 
     def interrupt(self, signal_: signal.Signals) -> None:
-        """Interrupt the driver, which says so, and start it again."""
+        """Interrupt the driver once it follows the run, which it then says, and start it again."""
+        wait_until(lambda: select.select([self.driver.stdout], [], [], 0)[0], "the driver")
         self.driver.send_signal(signal_)
         _, err = self.driver.communicate(timeout=PATIENCE_S)
         assert self.driver.returncode == 130, err
@@ -103,9 +105,9 @@ def assert_same(run: Path, undisturbed: Path) -> None:
 
 
 def test_fact_19_parts_that_are_killed_or_interrupted_leave_no_trace(victims, quick):
-    rng = random.Random(2)
+    rng = random.Random(52)  # who is interrupted has started the run, and texts are still asked for
     order: list[Any] = ["the_driver", "the_coordinator", "a_plm", "a_worker", signal.SIGINT, signal.SIGTERM]
-    moments = sorted(rng.sample(range(1, 24), len(order)))
+    moments = sorted(rng.sample(range(1, 21), len(order)))
     rng.shuffle(order)
     for moment, what in zip(moments, order, strict=True):
         wait_until(lambda count=moment: committed(victims.run) >= count, f"{moment} steps")

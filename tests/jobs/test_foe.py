@@ -1,7 +1,6 @@
 """The fusion-of-experts job: by the command line, on Ray, and beside the same steps without Ray."""
 
 import json
-import sys
 
 import pytest
 import yaml
@@ -12,25 +11,10 @@ from cluster.storage import Run
 from configs.load import PACKAGE_ROOT, load
 from configs.schema.base import identity
 from configs.schema.foe import FoeConfig
-from jobs.__main__ import main
 from tests.actors.routing.conftest import fused, llms, services  # noqa: F401 - fixtures
 
 SETTINGS = ["policy.rates=[0, 0.005, 0.05]", "policy.neighbours=9"]
 SHIPPED = sorted(path.name for path in (PACKAGE_ROOT / "configs/foe").glob("*.yaml"))
-
-
-@pytest.fixture
-def command(capsys, monkeypatch):
-    """Runs a command line in this process: its exit status, and what it said and complained of."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["jobs", *map(str, arguments)])
-        with pytest.raises(SystemExit) as done:
-            main()
-        said = capsys.readouterr()
-        return done.value.code, said.out, said.err
-
-    return run
 
 
 @pytest.fixture

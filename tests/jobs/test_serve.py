@@ -49,13 +49,14 @@ def test_it_says_when_it_is_ready_and_leaves_nothing_behind(run, jobs):
     assert "no API keys" in process.stderr.read()
 
 
-def test_what_cannot_be_served_is_one_line(run, jobs, tmp_path):
+def test_what_cannot_be_served_is_one_line(run, jobs, command, tmp_path):
+    elsewhere = ["--address", "127.0.0.1:1"]
     done = jobs("serve", run, "--host", "0.0.0.0")  # noqa: S104
     assert done.returncode == 2 and "reaches other machines" in done.stderr and done.stderr.count("\n") == 1
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        done = jobs("serve", run, "--port", taken.getsockname()[1], "--no-auth")
-    assert done.returncode == 2 and "something listens there already" in done.stderr
-    done = jobs("serve", tmp_path, "--no-auth")
-    assert done.returncode == 2 and "neither a finished run" in done.stderr
+        code, _, err = command("serve", run, "--port", taken.getsockname()[1], "--no-auth", *elsewhere)
+    assert code == 2 and "something listens there already" in err
+    code, _, err = command("serve", tmp_path, "--no-auth", *elsewhere)
+    assert code == 2 and "neither a finished run" in err and err.count("\n") == 1
