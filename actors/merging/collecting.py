@@ -3,7 +3,12 @@
 Gram matrices are collected one block at a time: only the block's weights and hidden states are in memory.
 """
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,9 +32,31 @@ FISHER = "fisher.safetensors"
 def opened(run: Run, source: Mapping[str, Any]) -> Checkpoint:
     """The checkpoint of a model: what a step has written, a folder, or the hub's."""
     if "step" in source:
-        with run.folder(f"steps/{source['step']}/model") as folder:
-            return Checkpoint(folder, source["name"])
+        path = f"steps/{source['step']}/model"
+        folder = Path(run.at(path)) if run.local else _copy(run.uri, path)
+        return Checkpoint(folder, source["name"])
     return Checkpoint(fetch(source["model"], source.get("revision")), source["name"])
+
+
+@lru_cache
+def _copy(uri: str, path: str) -> Path:
+    """A folder of a run that is not on this machine, for as long as this process lives."""
+    target = tempfile.mkdtemp(prefix="amalgam-")
+    atexit.register(shutil.rmtree, target, ignore_errors=True)
+    with Run(uri).folder(path) as folder:
+        shutil.copytree(folder, target, dirs_exist_ok=True)
+    return Path(target)
+
+
+def check_grams(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
+    """Whether Gram files that another run has published belong to a model. `params`: source, grams."""
+    checkpoint, about = opened(run, params["source"]), grams.read_manifest(Storage(params["grams"]))
+    if about.get("fingerprint") != checkpoint.fingerprint():
+        raise CheckpointError(
+            f"{checkpoint.name}: the Gram files {params['grams']} were collected from other weights "
+            f"({about.get('model')})"
+        )
+    return {"few": [], "sequences": about["sequences"]}
 
 
 def collect_grams(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:

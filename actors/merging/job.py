@@ -126,6 +126,10 @@ class MergeJob:
         """Where the statistics of each model are, by kind, and what is said of them."""
         needed = {"grams": {"regmean"}, "fisher": {"fisher"}}
         calls: dict[tuple[str, int], Call] = {}
+        for number, source in enumerate(sources):
+            if source.get("grams") and "regmean" in self.config.methods:
+                params = {"source": self._shared(sources)["sources"][number], "grams": source["grams"]}
+                calls["check", number] = self._call("check-grams", "collecting:check_grams", params)
         for kind, methods in needed.items():
             for number, source in enumerate(sources):
                 if not methods & set(self.config.methods) or source.get("grams"):

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor
 
 from actors.merging import checkpoints
@@ -188,7 +188,7 @@ def _each(run: Run, params: dict[str, Any]) -> Iterator[Each]:
     elif method == "slerp":
         yield lambda _, own: slerp(own[0], own[1])
     elif method == "fisher":
-        fishers = [load_file(Path(run.at(f"steps/{key}/{FISHER}"))) for key in params["fishers"]]
+        fishers = [load(run.read_bytes(f"steps/{key}/{FISHER}")) for key in params["fishers"]]
         norms = [norm(fisher.values()) for fisher in fishers]
         yield lambda name, own: fisher_average(
             own, [fisher[name] for fisher in fishers], coefficients=scales, norms=norms

@@ -39,7 +39,7 @@ class AloneWalk:
 
     def stop(self, reason: str) -> None:
         """End with what is known."""
-        self.reasons[np.isnan(self.outputs[:, 0])] = reason
+        self.reasons[np.isnan(self.outputs[:, 0]) & self.allowed[:, 0]] = reason
         self.done = True
 
     def step(self) -> None:

@@ -37,6 +37,21 @@ def run_folder(run, key):
     return Path(run.at(f"steps/{key}/model"))
 
 
+def published(run):
+    """By name, the folders of each model and of its Gram files."""
+    known = {
+        run.read_json(f"steps/{key}/grams.json")["fingerprint"]: key for key in step(run, "collect-grams")
+    }
+    models = {Checkpoint(run_folder(run, key)).fingerprint(): key for key in step(run, "tune")}
+    return {
+        run.read_json(f"steps/{known[one]}/grams.json")["model"]: (
+            run.at(f"steps/{models[one]}/model"),
+            run.at(f"steps/{known[one]}"),
+        )
+        for one in models
+    }
+
+
 def test_every_method_is_judged_in_its_domains_and_elsewhere(merged):
     summary, _ = merged
     assert summary["status"] == "done" and summary["result"] == "regmean"
@@ -118,13 +133,9 @@ def test_what_was_published_of_a_dead_collection_is_used(reviews, base, tmp_path
 
 def test_a_merger_that_sees_only_weights_and_gram_files(merged, base, tmp_path):
     _, run = merged
-    grams = {run.read_json(f"steps/{key}/grams.json")["model"]: key for key in step(run, "collect-grams")}
-    by_domain = {run.read_json(f"steps/{k}/grams.json")["fingerprint"]: k for k in grams.values()}
-    places = {}
-    for key in step(run, "tune"):
-        mine = Checkpoint(run_folder(run, key)).fingerprint()
-        about = read_manifest(Storage(run.at(f"steps/{by_domain[mine]}")))
-        places[about["model"]] = (run.at(f"steps/{key}/model"), run.at(f"steps/{by_domain[mine]}"))
+    places = published(run)
+    for _, grams in places.values():
+        about = read_manifest(Storage(grams))
         assert about["masked"] and about["sequences"] == 24
         assert "plot" not in json.dumps(about), "no text is published"
     apart = {
@@ -137,17 +148,26 @@ def test_a_merger_that_sees_only_weights_and_gram_files(merged, base, tmp_path):
     assert other.read_bytes("model/model.safetensors") == run.read_bytes("model/model.safetensors")
 
 
+def test_gram_files_of_other_weights_are_refused(merged, tmp_path):
+    _, run = merged
+    (first, grams), (second, _) = published(run).values()
+    models = [{"name": name, "model": one, "grams": grams} for name, one in (("a", first), ("b", second))]
+    apart = MergeConfig.model_validate({"job": "merge", "methods": ["regmean"], "models": models})
+    with pytest.raises((CheckpointError, StepError), match="were collected from other weights"):
+        merge(apart, tmp_path / "run")
+
+
 def test_gram_files_that_do_not_fit_are_named(merged, base, tmp_path):
     _, run = merged
-    (first, second), keys = step(run, "tune"), step(run, "collect-grams")
-    broken = shutil.copytree(run.at(f"steps/{keys[0]}"), tmp_path / "grams")
+    (mine, grams), (other, others) = published(run).values()
+    broken = shutil.copytree(grams, tmp_path / "grams")
     file = broken / "bert.encoder.layer.0.safetensors"
     apart = {
         "job": "merge",
         "methods": ["regmean"],
         "models": [
-            {"name": "a", "model": run.at(f"steps/{first}/model"), "grams": str(broken)},
-            {"name": "b", "model": run.at(f"steps/{second}/model"), "grams": run.at(f"steps/{keys[1]}")},
+            {"name": "a", "model": mine, "grams": str(broken)},
+            {"name": "b", "model": other, "grams": others},
         ],
     }
     tensors = load_file(file)
