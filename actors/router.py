@@ -40,27 +40,25 @@ CANARIES = 16
 def about(place: str) -> dict[str, Any]:
     """The manifest of what is served, given an artefact's folder, or a run."""
     run, files = _found(place)
-    if files is None:
-        return single.manifest_of(run)
-    if not files.exists(artefacts.MANIFEST):
-        raise ArtefactError(f"{run.uri}: neither a finished run nor an artefact")
-    manifest: dict[str, Any] = files.read_json(artefacts.MANIFEST)
+    manifest: dict[str, Any] = files.read_json(artefacts.MANIFEST) if files else single.manifest_of(run)
     return manifest
 
 
 def opened(place: str) -> Artefact:
     """The same with all that it was learnt from, checked."""
     run, files = _found(place)
-    about(place)  # says in one line what is wrong with the place
-    return single.single(run) if files is None else artefacts.read(files)
+    return artefacts.read(files) if files else single.single(run)
 
 
 def _found(place: str) -> tuple[Storage, Storage | None]:
-    """What lies there, and in it the artefact; None where a model is alone."""
-    files = Storage(place)
-    if files.exists(f"artefact/{artefacts.MANIFEST}"):
-        return files, files.below("artefact")
-    return files, None if single.finished(files) else files
+    """What lies there, and in it the artefact; None where a model is alone. ArtefactError for neither."""
+    run = Storage(place)
+    for files in (run.below("artefact"), run):
+        if files.exists(artefacts.MANIFEST):
+            return run, files
+    if single.finished(run):
+        return run, None
+    raise ArtefactError(f"{run.uri}: neither a finished run nor an artefact")
 
 
 def specs_of(serving: Serving, manifest: dict[str, Any]) -> list[ExpertSpec]:

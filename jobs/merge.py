@@ -49,15 +49,15 @@ def main(
 
 
 def _files(config: MergeConfig) -> list[str]:
-    data = config.data
+    data = config.texts
     return [] if data is None else [*files_of(data.path).values(), *data.elsewhere.values()]
 
 
 def check(config: MergeConfig, path: str) -> list[Checkpoint]:
     """Everything that can be known before anything starts; the models that are there already."""
     try:
-        if config.data is not None:
-            chosen(config.data, read(config.data, config.seed))
+        if config.texts is not None:
+            chosen(config.texts, read(config.texts, config.seed))
         models = [Checkpoint(fetch(one.model, one.revision), one.name) for one in config.models]
         for model in models:
             architecture_of(model)
@@ -74,9 +74,9 @@ def check(config: MergeConfig, path: str) -> list[Checkpoint]:
 def describe(config: MergeConfig, models: list[Checkpoint]) -> str:
     """What the job will do."""
     lines = [f"{config.name}: {', '.join(config.methods)}; the result is {config.result}"]
-    if config.data is not None:
-        table = read(config.data, config.seed)
-        domains = chosen(config.data, table)
+    if config.texts is not None:
+        table = read(config.texts, config.seed)
+        domains = chosen(config.texts, table)
         lines.append(f"domains   {', '.join(domains)} of {len(set(table.column('domain').to_pylist()))}")
     if models:
         size = models[0].bytes

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from actors.merging.errors import CheckpointError
+from cluster.storage import digest, file_digest
 from configs.load import locate
 
 CONFIG, INDEX, SINGLE = "config.json", "model.safetensors.index.json", "model.safetensors"
@@ -135,8 +136,6 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def fingerprint(self) -> str:
         """Digest of everything that is merged; all tensors are read."""
-        from cluster.storage import digest, file_digest
-
         files = sorted({CONFIG, *self._files.values()})
         return str(digest([file_digest(self.folder / file) for file in files]))
 

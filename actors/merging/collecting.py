@@ -23,7 +23,7 @@ from cluster.storage import Run, Step, Storage, bytes_digest
 from configs.schema.merge import Statistics
 from fusion.merging.collection import collect, evaluating, everything, no_padding
 from fusion.merging.fisher import diagonal_fisher
-from fusion.merging.gram import COMPLETE, Gram
+from fusion.merging.gram import Gram, doubt
 from fusion.merging.streaming import Flow, Streamer, collect_stage
 
 FISHER = "fisher.safetensors"
@@ -76,7 +76,7 @@ def collect_grams(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any
         if not grams.has_stage(step.files, stage):
             grams.write_stage(step.files, stage, found)
         rows |= {name: gram.rows for name, gram in found.items()}
-        few += [name for name, gram in found.items() if gram.rows < COMPLETE * gram.width]
+        few += [name for name, gram in found.items() if doubt(gram.rows, gram.width, alpha=0)]
         skipped = max([skipped, *(gram.skipped for gram in found.values())])
         if skipped > len(flows) // 10:
             raise CheckpointError(f"{checkpoint.name}: {skipped} of {len(flows)} batches are not finite")

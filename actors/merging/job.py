@@ -14,7 +14,7 @@ from actors.merging.checkpoints import Checkpoint
 from actors.merging.collecting import opened
 from actors.merging.judging import BEST
 from actors.merging.models import architecture_of
-from actors.status import status_of
+from actors.status import enter
 from actors.steps.runner import Call, Done, Steps
 from cluster.session import Session
 from cluster.storage import Run
@@ -66,17 +66,16 @@ class MergeJob:
         return summary
 
     def _enter(self, stage: str) -> None:
-        self.board.enter(stage)
-        if status_of(self.run_store) != "done":
-            self.run_store.write_json("summary.json", {"status": "running", "stage": stage, **self.known})
+        enter(self.run_store, self.board, stage, self.known)
 
     def _call(self, step: str, function: str, params: dict[str, Any]) -> Call:
         return Call(step, f"actors.merging.{function}", params, self.resources)
 
     def _texts(self) -> Done | None:
-        if self.config.data is None:
+        data = self.config.texts
+        if data is None:
             return None
-        params = {"data": identity(self.config.data), "seed": self.config.seed}
+        params = {"data": identity(data), "seed": self.config.seed}
         return self.steps.one(Call("texts", "actors.merging.texts:cut", params))
 
     def _sources(self, texts: Done | None) -> list[dict[str, Any]]:
@@ -110,9 +109,8 @@ class MergeJob:
         """What all merging steps depend on."""
         config = self.config
         weights = [source["weight"] for source in sources]
-        places = [{k: s[k] for k in ("name", "step", "model", "revision") if k in s} for s in sources]
         return {
-            "sources": places,
+            "sources": [_place(source) for source in sources],
             "coefficients": weights,
             "shares": normalised(weights, len(weights)),
             "exclude": list(config.exclude),
@@ -128,7 +126,7 @@ class MergeJob:
         calls: dict[tuple[str, int], Call] = {}
         for number, source in enumerate(sources):
             if source.get("grams") and "regmean" in self.config.methods:
-                params = {"source": self._shared(sources)["sources"][number], "grams": source["grams"]}
+                params = {"source": _place(source), "grams": source["grams"]}
                 calls["check", number] = self._call("check-grams", "collecting:check_grams", params)
         for kind, methods in needed.items():
             for number, source in enumerate(sources):
@@ -136,7 +134,7 @@ class MergeJob:
                     continue
                 assert texts is not None  # noqa: S101 - the configuration has seen to it
                 params = {
-                    "source": self._shared(sources)["sources"][number],
+                    "source": _place(source),
                     "texts": texts.key,
                     "domain": source["domain"],
                     "statistics": identity(self.config.statistics),
@@ -228,7 +226,7 @@ class MergeJob:
         labels = texts.facts["labels"]
         shared = {"texts": texts.key, "labels": labels, "max_length": self.config.statistics.max_length}
         shared["domains"] = sorted({*texts.facts["domains"], *texts.facts["held_out"]})
-        places = {source["name"]: self._shared(sources)["sources"][n] for n, source in enumerate(sources)}
+        places = {source["name"]: _place(source) for source in sources}
         places |= {name: {"name": name, "step": done.key} for name, done in merged.items()}
         calls = [
             self._call("answer", "judging:answer", {**shared, "source": place}) for place in places.values()
@@ -236,6 +234,7 @@ class MergeJob:
         answers = dict(zip(places, (one.key for one in self.steps.do(calls)), strict=True))
         params = {
             "answers": answers,
+            "sources": [source["name"] for source in sources],
             "models": {source["domain"]: source["name"] for source in sources},
             "texts": texts.key,
             "domains": texts.facts["domains"],
@@ -281,6 +280,11 @@ class MergeJob:
             "objective_ratios": ratios,
             "tensors": regmean.get("tensors", {}),
         }
+
+
+def _place(source: dict[str, Any]) -> dict[str, Any]:
+    """What steps must know to open a model."""
+    return {key: source[key] for key in ("name", "step", "model", "revision") if key in source}
 
 
 def bundled() -> str:

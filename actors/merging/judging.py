@@ -36,12 +36,12 @@ def answer(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def judge(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
-    """Facts: methods {name: {domain: measures, mean, in_domain, held_out}}. `params`: answers {name: key}, of
-    models (names of sources by their domain), texts, domains, held_out, labels, result, seed."""
+    """Facts: methods {name: {domain: measures, mean, in_domain, held_out}}. `params`: answers {name: key},
+    sources (names), models (the same by domain), texts, domains, held_out, labels, result, seed."""
     proba = {name: load(run.read_bytes(f"steps/{key}/{ANSWERS}")) for name, key in params["answers"].items()}
     models: dict[str, str] = params["models"]
     every = [*params["domains"], *params["held_out"]]
-    proba[ENSEMBLE] = {d: np.mean([proba[name][d] for name in models.values()], axis=0) for d in every}
+    proba[ENSEMBLE] = {d: np.mean([proba[name][d] for name in params["sources"]], axis=0) for d in every}
     labels = {d: _ids(part_of(run, params["texts"], d, "test")[1], params["labels"]) for d in every}
     found = {name: _measured(of, labels, params, [d for d in every if d in of]) for name, of in proba.items()}
     own = {d: proba[models[d]][d] for d in params["domains"]}

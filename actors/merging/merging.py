@@ -222,21 +222,31 @@ def _write(
     sources: Sequence[Checkpoint],
     params: dict[str, Any],
 ) -> None:
-    """Write a checkpoint below the step: into its place, or by a copy where that is not on this machine.
-    Where label sets differ, its head is that of the first model, and `heads/` has all of them."""
-    like = sources[0]
-    options: dict[str, Any] = {"dtype": params["dtype"], "card": card(params, like)}
-    options["shard_bytes"] = params["shard_bytes"]
+    """Write a checkpoint below the step. Where label sets differ, its head is that of the first model, and
+    `heads/` has all of them."""
+    with _folder(run, step) as folder:
+        checkpoints.write(
+            folder,
+            tensors,
+            sources[0],
+            dtype=params["dtype"],
+            card=card(params, sources[0]),
+            shard_bytes=params["shard_bytes"],
+        )
+        _write_heads(folder, sources)
+
+
+@contextmanager
+def _folder(run: Run, step: Step) -> Iterator[Path]:
+    """An empty folder that becomes the checkpoint of a step."""
     if run.local:
         folder = Path(step.files.at(MODEL))
         shutil.rmtree(folder, ignore_errors=True)  # what was begun and not finished
         folder.mkdir(parents=True)
-        checkpoints.write(folder, tensors, like, **options)
-        _write_heads(folder, sources)
+        yield folder
         return
     with tempfile.TemporaryDirectory() as temporary:
-        checkpoints.write(Path(temporary), tensors, like, **options)
-        _write_heads(Path(temporary), sources)
+        yield Path(temporary)
         step.files.put_folder(MODEL, Path(temporary))
 
 

@@ -21,7 +21,7 @@ COLUMNS = ("part", "domain", "text", "label")
 
 def cut(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
     """Write `texts.parquet`. Facts: labels, domains (learnt from), held_out, and counts. `params`: data,
-    seed, files (digests)."""
+    seed."""
     data = DomainData.model_validate(params["data"])
     table = read(data, params["seed"])
     trained = chosen(data, table)
@@ -41,19 +41,13 @@ def read(data: DomainData, seed: int) -> pa.Table:
     parts = files_of(data.path)
     tables = []
     for part, path in parts.items():
-        rows = read_rows(Source(path=path))
-        for column in (data.domain, data.text, data.label):
-            if column not in rows.column_names:
-                raise ConfigError(f"{path}: no column {column!r}; there are {', '.join(rows.column_names)}")
-        names = [part] * rows.num_rows
+        columns = _columns(path, {"domain": data.domain, "text": data.text, "label": data.label})
+        count = len(columns["text"])
+        names = [part] * count
         if len(parts) == 1:
-            drawn = np.random.default_rng(seed).random(rows.num_rows) < data.test_share
+            drawn = np.random.default_rng(seed).random(count) < data.test_share
             names = np.where(drawn, "test", "train").tolist()
-        strings = {
-            name: rows.column(column).cast(pa.string()).to_pylist()
-            for name, column in (("domain", data.domain), ("text", data.text), ("label", data.label))
-        }
-        tables.append(pa.table({"part": names, **strings}))
+        tables.append(pa.table({"part": names, **columns}))
     tables += [_elsewhere(data, name, path) for name, path in data.elsewhere.items()]
     table = pa.concat_tables(tables)
     if any(table.column(name).null_count for name in COLUMNS):
@@ -63,23 +57,26 @@ def read(data: DomainData, seed: int) -> pa.Table:
 
 def _elsewhere(data: DomainData, name: str, path: str) -> pa.Table:
     """A file that is judged on, as rows of `read`."""
+    columns = _columns(path, {"text": data.text, "label": data.label})
+    count = len(columns["text"])
+    return pa.table({"part": ["test"] * count, "domain": [name] * count, **columns})
+
+
+def _columns(path: str, wanted: dict[str, str]) -> dict[str, list[str | None]]:
+    """Columns of a file as strings, under other names."""
     rows = read_rows(Source(path=path))
-    for column in (data.text, data.label):
+    for column in wanted.values():
         if column not in rows.column_names:
             raise ConfigError(f"{path}: no column {column!r}; there are {', '.join(rows.column_names)}")
-    texts, labels = (rows.column(column).cast(pa.string()).to_pylist() for column in (data.text, data.label))
-    same = [name] * rows.num_rows
-    return pa.table({"part": ["test"] * rows.num_rows, "domain": same, "text": texts, "label": labels})
+    return {name: rows.column(column).cast(pa.string()).to_pylist() for name, column in wanted.items()}
 
 
 def files_of(path: str) -> dict[str, str]:
     """The files by part: one that is to be cut, or `train` and `test` of a folder."""
-    place = locate(path)
-    if "://" not in path and not place.is_dir():
+    remote = "://" in path
+    if path.endswith(ENDINGS) if remote else not locate(path).is_dir():
         return {"all": path}
-    names = Storage(path if "://" in path else str(place)).names()
-    if "://" in path and path.endswith(ENDINGS):
-        return {"all": path}
+    names = Storage(path if remote else str(locate(path))).names()
     found = {}
     for part in ("train", "test"):
         fits = [name for name in names if name in {part + ending for ending in ENDINGS}]

@@ -12,7 +12,7 @@ from actors.routing import fitting, rehearsing, rivals
 from actors.routing.assembling import EMBEDS
 from actors.routing.collecting import collect
 from actors.routing.pool import Pool
-from actors.status import status_of
+from actors.status import enter
 from actors.steps.runner import Call, Done, Steps
 from cluster.session import Session
 from cluster.storage import Run
@@ -83,10 +83,7 @@ class FoeJob:
         return summary
 
     def _enter(self, stage: str) -> None:
-        """Begin a stage, and say so in the summary of a run that was not done before."""
-        self.board.enter(stage)
-        if status_of(self.run_store) != "done":
-            self.run_store.write_json("summary.json", {"status": "running", "stage": stage, **self.known})
+        enter(self.run_store, self.board, stage, self.known)
 
     def _call(self, step: str, function: str, params: dict[str, Any], /, **more: Any) -> Call:  # noqa: ANN401
         return Call(step, function, {**params, **more}, self.resources)

@@ -27,7 +27,7 @@ class DomainData(Strict):
     label: str = "label_name"
     """Column of the label's name."""
     domains: tuple[str, ...] = ()
-    """Domains with a model of their own, when the job fine-tunes; the largest `count` when empty."""
+    """Domains that the job fine-tunes a model for; the largest `count` when empty."""
     count: PositiveInt = 3
     """See `domains`."""
     held_out: tuple[str, ...] = ()
@@ -142,6 +142,14 @@ class MergeConfig(Strict):
     """CPUs that Ray reserves for the work on one model or layer."""
     num_gpus: float = Field(default=0, ge=0, json_schema_extra=RESOURCE)
     """GPUs that Ray reserves for it; fractions share one."""
+
+    @property
+    def texts(self) -> DomainData | None:
+        """`data` with the domains of the models, where models are given; None where no text is needed."""
+        own = tuple(dict.fromkeys(model.domain for model in self.models if model.domain is not None))
+        if self.data is None or not self.models:
+            return self.data
+        return self.data.model_copy(update={"domains": own}) if own else None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -1,6 +1,5 @@
 """`ray job submit`: the job as a cluster runs it, with its code sent along."""
 
-import socket
 import subprocess
 import sys
 import tempfile
@@ -12,17 +11,11 @@ import psutil
 import pytest
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from cluster.proxy import free_port
 from tests.jobs.conftest import results
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.fixture

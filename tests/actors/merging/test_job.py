@@ -148,6 +148,16 @@ def test_a_merger_that_sees_only_weights_and_gram_files(merged, base, tmp_path):
     assert other.read_bytes("model/model.safetensors") == run.read_bytes("model/model.safetensors")
 
 
+def test_models_that_are_given_are_judged_in_their_own_domains(merged, reviews, tmp_path):
+    _, run = merged
+    models = [{"name": f"on-{n}", "model": m, "domain": n} for n, (m, _) in sorted(published(run).items())]
+    data = {"path": str(reviews), "count": 1, "train_limit": 40, "test_limit": 20}
+    given = {"job": "merge", "methods": ["simple"], "result": "simple", "models": models, "data": data}
+    summary, _ = merge(MergeConfig.model_validate(given), tmp_path / "run")
+    assert {"critic", "fan", "grump"} <= set(summary["methods"]["simple"])
+    assert {"on-critic", "on-fan", "ensemble", "own_expert"} < set(summary["methods"])
+
+
 def test_gram_files_of_other_weights_are_refused(merged, tmp_path):
     _, run = merged
     (first, grams), (second, _) = published(run).values()
