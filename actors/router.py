@@ -7,6 +7,7 @@ a new one is loaded beside the old one, tried, and takes its place for requests 
 processes again when the arguments of an application change, but not when `user_config` does.)
 """
 
+import asyncio
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,17 @@ from actors.routing.artefact import Artefact, ArtefactError
 from actors.serving import access, single
 from actors.serving.calls import Breaker, Caller
 from actors.serving.deciding import Decider
-from actors.serving.experts import ENCODER, Embedder, asking, asking_here, deployment, embedding
+from actors.serving.experts import (
+    ENCODER,
+    ONE_LOOP,
+    Embedder,
+    asking,
+    asking_here,
+    deployment,
+    embedding,
+    telling,
+    telling_here,
+)
 from actors.serving.http import application
 from actors.serving.measures import Measures
 from cluster.storage import Storage
@@ -100,7 +111,7 @@ def build(args: Serving) -> serve.Application:
         experts[ENCODER] = Embedder.options(ray_actor_options=encoder).bind(spec)
     router: serve.Application = Router.options(
         num_replicas=args.router.replicas,
-        ray_actor_options={"num_cpus": args.router.num_cpus},
+        ray_actor_options={"num_cpus": args.router.num_cpus, "runtime_env": {"env_vars": ONE_LOOP}},
         max_ongoing_requests=args.router.max_ongoing,
         max_queued_requests=args.router.max_queued,
         max_constructor_retry_count=STARTS,
@@ -126,34 +137,42 @@ class Router:
     def __serve_build_asgi_app__(self) -> FastAPI:
         return application(self)
 
-    def reconfigure(self, config: dict[str, Any]) -> None:
-        """Load an artefact, try it, and let it decide from now on; one that does not fit is refused."""
+    async def reconfigure(self, config: dict[str, Any]) -> None:
+        """Load an artefact, try it, and let it decide from now on; one that does not fit is refused. Requests
+        go on meanwhile."""
+        loaded = await asyncio.to_thread(self._loaded, config)
+        self.decider = self._decider(loaded)
+
+    def _loaded(self, config: dict[str, Any]) -> Artefact:
+        """An artefact that decides, and the experts of its that live here."""
         loaded = opened(config["artefact"])
         wanted = config.get("version", loaded.manifest["version"])
         if loaded.manifest["version"] != wanted:
             raise ValueError(f"{config['artefact']} is version {loaded.manifest['version']}, not {wanted}")
-        decider = self._decider(loaded)
         try_out(loaded)
-        self.decider = decider
+        for spec in specs_of(self.serving, loaded.manifest):
+            if self.serving.service_of(spec.name).placement == "router" and spec.name not in self.models:
+                labels, seed = loaded.manifest["classes"], loaded.manifest["settings"]["seed"]
+                self.models[spec.name] = load_expert(spec, labels, seed)
+        return loaded
 
     def _decider(self, loaded: Artefact) -> Decider:
         specs = specs_of(self.serving, loaded.manifest)
-        callers = [self._caller(spec, loaded.manifest) for spec in specs]
+        callers = [self._caller(spec) for spec in specs]
         encoder = self.handles.get(ENCODER)
         return Decider(loaded, specs, callers, encoder and embedding(encoder))
 
-    def _caller(self, spec: ExpertSpec, manifest: dict[str, Any]) -> Caller:
+    def _caller(self, spec: ExpertSpec) -> Caller:
         """How an expert is asked: where it is served, or here."""
-        service = self.serving.service_of(spec.name)
-        if service.placement == "router" and spec.name not in self.models:
-            seed = manifest["settings"]["seed"]
-            self.models[spec.name] = load_expert(spec, manifest["classes"], seed)
-        elif service.placement == "own" and spec.name not in self.handles:
+        service, model = self.serving.service_of(spec.name), self.models.get(spec.name)
+        if model is None and spec.name not in self.handles:
             raise ValueError(f"expert {spec.name} of the artefact is not served; start again to add experts")
-        model = self.models.get(spec.name)
-        ask = asking(self.handles[spec.name]) if model is None else asking_here(model)
         breaker = self.breakers.setdefault(spec.name, Breaker(self.serving.router.circuit))
-        return Caller(spec.name, ask, service, breaker)
+        if model is None:
+            handle = self.handles[spec.name]
+            tell = telling(handle) if spec.model.kind == "generator" else None
+            return Caller(spec.name, asking(handle), service, breaker, tell)
+        return Caller(spec.name, asking_here(model), service, breaker, telling_here(model))
 
 
 def try_out(loaded: Artefact) -> None:

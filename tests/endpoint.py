@@ -6,14 +6,14 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 WORDS = ["a", "the", "film", "plot", "cast", "was", "is", "good", "bad", "dull", "brave", "long"]
 Reply = Callable[[dict[str, Any], int], Any]
@@ -46,6 +46,11 @@ def refusal(status: int, message: str, **headers: str) -> Response:
     return JSONResponse({"error": {"message": message, "type": "x", "code": None}}, status, headers)
 
 
+def event_of(chunk: dict[str, Any]) -> str:
+    """An event of a stream."""
+    return f"data: {json.dumps({'id': '1', 'created': 1, 'model': 'm', **chunk})}\n\n"
+
+
 class Endpoint:
     """What was asked, when, over which connections, and how much of it at a time.
 
@@ -63,6 +68,7 @@ class Endpoint:
         self.times: list[float] = []
         self.connections: set[Any] = set()
         self.now = self.most = self.gone = 0
+        self.go_on = threading.Event()
         self.app = FastAPI()
         self.app.post("/v1/{path:path}")(self.answer)
 
@@ -91,7 +97,23 @@ class Endpoint:
             self.now -= 1
         if isinstance(found, Response):
             return found
+        if body.get("stream") and isinstance(found, str):
+            return StreamingResponse(self.pieces(body, found), media_type="text/event-stream")
         return JSONResponse(reply_of(body, found) if isinstance(found, str) else found)
+
+    async def pieces(self, body: dict[str, Any], text: str) -> AsyncIterator[str]:
+        """A text word by word; it breaks off at the word BREAK, and waits at the word WAIT for `go_on`."""
+        words = [word + " " for word in text.split()]
+        for number, word in enumerate(words):
+            if word == "BREAK ":
+                raise ConnectionError
+            while word == "WAIT " and not self.go_on.is_set():
+                await asyncio.sleep(0.01)
+            end = "stop" if number == len(words) - 1 else None
+            said = {"delta": {"content": word}} if "messages" in body else {"text": word}
+            yield event_of({"choices": [{"index": 0, "finish_reason": end, **said}]})
+        yield event_of({"choices": [], "usage": reply_of(body, text)["usage"]})
+        yield "data: [DONE]\n\n"
 
 
 @contextmanager

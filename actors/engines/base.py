@@ -5,13 +5,15 @@ neither on what else is in the block nor on which process answers it, nor on how
 What is wrong with one request is said in its completion; what makes the engine useless is an `EngineError`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from configs.schema.plm import OpenaiEngine, PlmSpec, RecordedEngine, Sampling
 
 FinishReason = Literal["stop", "length", "exhausted", "error"]
+Hear = Callable[[str], None]
+"""Takes the next piece of a text that is being written."""
 
 
 class EngineError(Exception):

@@ -11,7 +11,7 @@ server that is not there are an `EngineError`. Keys are never repeated, even whe
 import asyncio
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, suppress
 from http import HTTPStatus
 from typing import Any
@@ -21,7 +21,7 @@ import openai
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
-from actors.engines.base import Completion, EngineError, FinishReason, Request, failure
+from actors.engines.base import Completion, EngineError, FinishReason, Hear, Request, failure
 from configs.schema.plm import OpenaiEngine, Sampling
 
 PATHS = {"chat": "/chat/completions", "completions": "/completions"}
@@ -57,6 +57,7 @@ class _Message(BaseModel):
 class _Choice(BaseModel):
     finish_reason: str | None = None
     message: _Message | None = None
+    delta: _Message | None = None
     text: str | None = None
     ended_by: str | int | None = Field(
         default=None, validation_alias=AliasChoices("stop_reason", "matched_stop")
@@ -110,18 +111,49 @@ class Openai:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
+    async def stream(self, request: Request, sampling: Sampling, hear: Hear) -> Completion:
+        """As `write` for one request, and `hear` gets the text piece by piece. To be run by `portal`."""
+        body, opened = body_of(self._spec, request, sampling, streamed=True)
+        if opened:  # what stands before the quote must be seen as a whole
+            completion = await self._one(request, sampling)
+            hear(completion.text)
+            return completion
+        path, options, kind = PATHS[self._spec.api], {"headers": self._headers}, openai.AsyncStream[object]
+        async with self._turns:
+            try:
+                chunks = await self._client.post(
+                    path, cast_to=object, body=body, options=options, stream=True, stream_cls=kind
+                )
+            except openai.APIStatusError as error:
+                return self._refused(error)
+            except openai.APIConnectionError as error:
+                return self._unanswered(error)
+            try:
+                async with chunks:
+                    reply = await _assembled(chunks, hear)
+            except (openai.APIError, httpx2.HTTPError) as error:
+                why = str(error.__cause__ or error) or type(error).__name__
+                return failure(f"the answer broke off: {self._one_line(why)}")
+            except ValidationError as error:
+                return failure(_misformed(error))
+        return self._completed(reply, sampling, opened=False)
+
     async def _one(self, request: Request, sampling: Sampling) -> Completion:
         body, opened = body_of(self._spec, request, sampling)
         async with self._turns:
             try:
-                reply = await self._client.post(
+                text = await self._client.post(
                     PATHS[self._spec.api], cast_to=str, body=body, options={"headers": self._headers}
                 )
             except openai.APIStatusError as error:
                 return self._refused(error)
             except openai.APIConnectionError as error:
                 return self._unanswered(error)
-        return self._completion(reply, sampling, opened=opened)
+        try:
+            reply = _Reply.model_validate_json(text)
+        except ValidationError as error:
+            return failure(_misformed(error))
+        return self._completed(reply, sampling, opened=opened)
 
     def _refused(self, error: openai.APIStatusError) -> Completion:
         status = error.status_code
@@ -156,13 +188,7 @@ class Openai:
             text = text.replace(self._key, "(the key)")
         return " ".join(text.split())[:LONGEST]
 
-    def _completion(self, text: str, sampling: Sampling, *, opened: bool) -> Completion:
-        try:
-            reply = _Reply.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            what = " ".join([".".join(map(str, first["loc"])), first["msg"]]).strip()
-            return failure(f"the server's answer has not the form of the API: {what}")
+    def _completed(self, reply: _Reply, sampling: Sampling, *, opened: bool) -> Completion:
         if not reply.choices:
             return failure(f"the server's answer is empty{self._complaint(reply.error)}")
         choice = reply.choices[0]
@@ -206,7 +232,34 @@ class _Http(openai.DefaultAsyncHttpxClient):
             raise httpx2.ReadTimeout("the time of the attempt is up", request=request) from None
 
 
-def body_of(spec: OpenaiEngine, request: Request, sampling: Sampling) -> tuple[dict[str, Any], bool]:
+async def _assembled(chunks: AsyncIterator[object], hear: Hear) -> _Reply:
+    """The whole of a reply that comes in pieces. ValidationError when they have not the form of the API."""
+    whole, usage, said = _Choice(), None, False
+    parts: list[str] = []
+    async for chunk in chunks:
+        reply = _Reply.model_validate(chunk)
+        usage = reply.usage or usage
+        for choice in reply.choices or ():
+            said = True
+            part = choice.delta.content if choice.delta else choice.text
+            if part:
+                parts.append(part)
+                hear(part)
+            if choice.finish_reason is not None:
+                whole = choice
+    whole = whole.model_copy(update={"message": None, "text": "".join(parts)})
+    return _Reply(choices=[whole] if said else None, usage=usage)
+
+
+def _misformed(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    what = " ".join([".".join(map(str, first["loc"])), first["msg"]]).strip()
+    return f"the server's answer has not the form of the API: {what}"
+
+
+def body_of(
+    spec: OpenaiEngine, request: Request, sampling: Sampling, *, streamed: bool = False
+) -> tuple[dict[str, Any], bool]:
     """The body of a request, and whether its reply is the inside of a quote that the prompt opens.
 
     A chat cannot begin a reply, so the open quote is left out of the message. A model may write that quote
@@ -227,6 +280,8 @@ def body_of(spec: OpenaiEngine, request: Request, sampling: Sampling) -> tuple[d
     greedy = sampling.top_k == 1
     body |= {"max_tokens": sampling.max_new_tokens, "seed": request.seed % SEEDS, "stop": stop or None}
     body |= {"temperature": 0} if greedy else {"temperature": sampling.temperature, "top_p": sampling.top_p}
+    if streamed:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
     return {name: value for name, value in (body | spec.extra).items() if value is not None}, opened
 
 

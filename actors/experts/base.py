@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.engines.base import EngineError
+from actors.engines.base import EngineError, Hear
 from configs.schema.expert import ExpertSpec
 from configs.schema.plm import OpenaiEngine
 
@@ -52,6 +52,10 @@ class RemoteAnswerer(Answerer, Protocol):
 
     def submit(self, texts: Sequence[str]) -> Future[list[Answer]]:
         """As `answer`; cancelling gives the answers up."""
+        ...
+
+    def stream(self, text: str, hear: Hear) -> Future[Answer]:
+        """The answer to one text, whose pieces `hear` gets as they are written, from another thread."""
         ...
 
 

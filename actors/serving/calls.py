@@ -2,8 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
@@ -13,6 +15,8 @@ from actors.experts.base import Answer
 from configs.schema.serve import Circuit, Service
 
 Ask = Callable[[Sequence[str]], Awaitable[list[Answer]]]
+Tell = Callable[[str], AsyncIterator[str | Answer]]
+"""Pieces of the answer to a text as they are written, and then the answer."""
 Clock = Callable[[], float]
 PAUSE_S = 0.05
 """Before the first further try; twice as long before each later one."""
@@ -58,8 +62,10 @@ class Breaker:
 class Caller:
     """One expert, as the router asks it."""
 
-    def __init__(self, name: str, ask: Ask, service: Service, breaker: Breaker) -> None:
-        self.name, self.ask, self.service, self.breaker = name, ask, service, breaker
+    def __init__(
+        self, name: str, ask: Ask, service: Service, breaker: Breaker, tell: Tell | None = None
+    ) -> None:
+        self.name, self.ask, self.service, self.breaker, self.tell = name, ask, service, breaker, tell
 
     @property
     def available(self) -> bool:
@@ -78,26 +84,55 @@ class Caller:
                 break
             if attempt:
                 await asyncio.sleep(PAUSE_S * 2 ** (attempt - 1))
-            self.breaker.begin()
-            limit, good = min(left, self.service.timeout_s), None
             try:
-                async with asyncio.timeout(limit):
+                async with self._watched(left) as result, asyncio.timeout(min(left, self.service.timeout_s)):
                     answers = await self.ask(texts)
-            except TimeoutError:
-                problem = f"no answer within {limit:.3g} s"
-                if limit == self.service.timeout_s:  # a request in a hurry says nothing about the expert
-                    good = False
-            except BackPressureError:
-                problem = "it has too much to do"
-            except (RayError, RayServeException) as error:
-                problem = _reason(error)
-                good = False
-            else:
-                good = not all(answer.error for answer in answers)
-                return answers
-            finally:  # also when the client has gone
-                self.breaker.end(good=good)
+                    result.good = not all(answer.error for answer in answers)
+                    return answers
+            except CallError as error:
+                problem = str(error)
         raise CallError(problem)
+
+    async def told(self, text: str, until: float) -> AsyncIterator[str | Answer]:
+        """The pieces of its answer to one text as they are written, and then the answer; not tried again.
+
+        CallError as above, each piece being waited for as for an answer, or when it breaks off.
+        """
+        if self.tell is None:
+            (answer,) = await self([text], until)
+            yield answer
+            return
+        if not self.available:
+            raise CallError("its circuit is open")
+        told = aiter(self.tell(text))
+        said: str | Answer | None = None
+        while not isinstance(said, Answer):
+            left = until - time.monotonic()
+            if left <= 0:
+                raise CallError("no time was left")
+            async with self._watched(left) as result, asyncio.timeout(min(left, self.service.timeout_s)):
+                said = await anext(told)
+                result.good = None if isinstance(said, str) else said.error is None
+            yield said
+
+    @asynccontextmanager
+    async def _watched(self, left: float) -> AsyncIterator[SimpleNamespace]:
+        """Note in the circuit how a call goes, of which the body sets `good`; CallError when it fails."""
+        self.breaker.begin()
+        result = SimpleNamespace(good=None)
+        try:
+            yield result
+        except TimeoutError:
+            # A request in a hurry says nothing about the expert.
+            result.good = False if left >= self.service.timeout_s else None
+            raise CallError(f"no answer within {min(left, self.service.timeout_s):.3g} s") from None
+        except BackPressureError:
+            raise CallError("it has too much to do") from None
+        except (RayError, RayServeException) as error:
+            result.good = False
+            raise CallError(_reason(error)) from None
+        finally:  # also when the client has gone
+            self.breaker.end(good=result.good)
 
 
 def _reason(error: Exception) -> str:

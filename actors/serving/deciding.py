@@ -7,7 +7,7 @@ an output of zeros.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -128,6 +128,15 @@ class Decider:
             await asyncio.gather(*(request.respond(row) for row in range(len(texts))))
         return [request.decision(row) for row in range(len(texts))]
 
+    async def tell(self, text: str, knobs: Knobs) -> AsyncIterator[str | Decision]:
+        """The pieces of the response that is chosen, as they are written where that is possible, and then the
+        decision. Errors as above; NobodyError also when a response breaks off."""
+        request = _Request(self, [text], knobs)
+        await request.walk_on()
+        async for said in request.tell(0):
+            yield said
+        yield request.decision(0)
+
     def may(self, knobs: Knobs) -> list[bool]:
         """Which experts may be asked. RefusedError when nobody may."""
         found = [
@@ -208,6 +217,48 @@ class _Request:
     async def respond(self, row: int) -> None:
         """See to it that the best response that can be had is there: who fails makes room for the next."""
         heard = self.heard[row]
+        for expert in self._by_worth(row):
+            if expert not in heard.answers:
+                await self._hear(expert, np.array([row]))
+            if expert in heard.answers:
+                self.found.answers[row] = expert
+                return
+        raise self._nobody(row)
+
+    async def tell(self, row: int) -> AsyncIterator[str]:
+        """The same, and what it says; one that breaks off makes room for the next if it has said nothing."""
+        heard = self.heard[row]
+        for expert in self._by_worth(row):
+            said = ""
+            if expert not in heard.answers:
+                async for piece in self._told(expert, row):
+                    said += piece
+                    yield piece
+            if expert in heard.answers:
+                self.found.answers[row] = expert
+                if rest := (self._response(row, expert) or "")[len(said) :]:
+                    yield rest
+                return
+            if said:
+                break
+        raise self._nobody(row)
+
+    async def _told(self, expert: int, row: int) -> AsyncIterator[str]:
+        """What an expert says about a text while it says it."""
+        started, answer = time.perf_counter(), Answer(error="it broke off")
+        try:
+            async for said in self.decider.callers[expert].told(self.texts[row], self.until):
+                if isinstance(said, Answer):
+                    answer = said
+                else:
+                    yield said
+        except CallError as error:
+            answer = Answer(error=str(error))
+        self._note(row, expert, answer, 1e3 * (time.perf_counter() - started))
+
+    def _by_worth(self, row: int) -> Iterator[int]:
+        """Experts whose response may be given, the best first."""
+        heard = self.heard[row]
         worth = self.found.scores[row].copy()
         prices = self.walk.prices[row, : len(worth)]
         unasked = np.array([expert not in heard.answers for expert in range(len(worth))])
@@ -217,12 +268,7 @@ class _Request:
         for expert in np.argsort(-worth, kind="stable").tolist():
             if worth[expert] == -np.inf:
                 break
-            if expert not in heard.answers:
-                await self._hear(expert, np.array([row]))
-            if expert in heard.answers:
-                self.found.answers[row] = expert
-                return
-        raise self._nobody(row)
+            yield expert
 
     def decision(self, row: int) -> Decision:
         """What came out for a text."""

@@ -1,7 +1,8 @@
 """Experts as Serve deployments: a replica holds one model, and answers texts of several requests together."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,16 @@ from ray.serve.handle import DeploymentHandle
 
 from actors.experts.base import Answer, Answerer, RemoteAnswerer, load_expert
 from actors.serving.batching import Batches
-from actors.serving.calls import Ask, CallError
+from actors.serving.calls import Ask, CallError, Tell
 from actors.serving.outputs import Embed
 from configs.schema.expert import ExpertSpec
 from configs.schema.serve import Service
 from configs.schema.stm import HeadStm
 
 ENCODER = "encoder"
+ONE_LOOP = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0"}
+"""Environment of replicas that are never busy for long. By default Serve runs them in a thread, and the calls
+that they make in another; each change of threads costs a request up to milliseconds."""
 BATCHES_WAITING = 4
 """Batches that a replica may have before it, so that it never waits for texts."""
 
@@ -42,6 +46,15 @@ class Expert:
             # Nothing is gained by batches, and a late answer must not hold up those of other requests.
             return await asyncio.wrap_future(self.model.submit(texts))
         return await self.batches.answer(texts)
+
+    async def stream(self, text: str) -> AsyncIterator[str | Answer]:
+        """The pieces of the answer to one text as they are written, and then the answer."""
+        if isinstance(self.model, RemoteAnswerer):
+            async for said in _pieces(self.model, text):
+                yield said
+        else:
+            (answer,) = await self.batches.answer([text])
+            yield answer
 
 
 @serve.deployment(name=ENCODER)
@@ -111,6 +124,39 @@ def asking(handle: DeploymentHandle) -> Ask:
         return answers
 
     return ask
+
+
+def telling(handle: DeploymentHandle) -> Tell:
+    """How the router has a deployment tell its answer while it is written."""
+    call = handle.options(stream=True).stream
+
+    async def tell(text: str) -> AsyncIterator[str | Answer]:
+        async for said in call.remote(text):
+            yield said
+
+    return tell
+
+
+def telling_here(model: Answerer) -> Tell | None:
+    """The same of a model that the router holds itself; None of one that answers at once."""
+    return partial(_pieces, model) if isinstance(model, RemoteAnswerer) else None
+
+
+async def _pieces(model: RemoteAnswerer, text: str) -> AsyncIterator[str | Answer]:
+    """The pieces of an answer as they come, and then the answer; it is given up with the iterator."""
+    loop, heard = asyncio.get_running_loop(), asyncio.Queue[str | None]()
+
+    def hear(piece: str | None) -> None:
+        loop.call_soon_threadsafe(heard.put_nowait, piece)
+
+    future = model.stream(text, hear)
+    future.add_done_callback(lambda _: hear(None))
+    try:
+        while (piece := await heard.get()) is not None:
+            yield piece
+        yield await asyncio.wrap_future(future)
+    finally:
+        future.cancel()
 
 
 def asking_here(model: Answerer) -> Ask:

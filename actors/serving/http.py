@@ -4,7 +4,8 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from actors.serving import access, api
-from actors.serving.deciding import Decider, Decision, Knobs, NobodyError, RefusedError
+from actors.serving.deciding import Decider, Decision, Knobs, Mode, NobodyError, RefusedError
 from actors.serving.measures import Measures
 from configs import __version__
 from configs.schema.serve import Serving
@@ -132,18 +133,22 @@ def _add_paths(app: FastAPI, core: Core) -> None:
         text = asked[-1]
         if len(request.messages) > 1 and decider.chooses:
             text = "\n".join(f"{message.role}: {message.text}" for message in request.messages)
-        (decision,) = await _answered(core, decider, http, [text], _knobs(core, decider, request))
-        found = api.Chat(
-            id=f"chatcmpl-{uuid.uuid4().hex}",
-            created=int(time.time()),
-            model=request.model,
+        knobs = _knobs(core, decider, request)
+        about = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": request.model}
+        if request.stream:
+            # What is done about a text unlike anything stored is known only when all is decided.
+            live = decider.chooses and core.serving.router.unseen == "continue"
+            told = (_told if live else _told_at_once)(core, decider, http, text, knobs)
+            events = _events(decider, told, about)
+            opening = await anext(events)  # until then, errors have a status of their own
+            return StreamingResponse(_chained(opening, events), media_type="text/event-stream")
+        (decision,) = await _answered(core, decider, http, [text], knobs)
+        return api.Chat(
+            **about,
             choices=[api.Choice(message=api.Said(content=_said(decider, decision)))],
             usage=api.usage(decision),
             amalgam=api.trace(decision, decider.artefact.manifest["unit"], _answered_by(decider, decision)),
         )
-        if request.stream:
-            return StreamingResponse(_events(found), media_type="text/event-stream")
-        return found
 
 
 def _rate_of(model: str) -> float | None:
@@ -157,30 +162,67 @@ def _rate_of(model: str) -> float | None:
     raise api.ApiError(404, "model_not_found", f"model: no {model!r}; allowed: {MODEL}, {MODEL}-LAMBDA")
 
 
-async def _events(found: api.Chat) -> AsyncIterator[str]:
-    """An answer as OpenAI's clients read a stream: who speaks, what is said, the end."""
-    shared = {"id": found.id, "created": found.created, "model": found.model}
-    said = found.choices[0]
-    deltas: list[tuple[dict[str, Any], str | None]] = [
-        ({"role": "assistant", "content": ""}, None),
-        ({"content": said.message.content or ""}, None),
-        ({}, said.finish_reason),
-    ]
-    for delta, end in deltas:
+async def _events(
+    decider: Decider, told: AsyncIterator[str | Decision], about: dict[str, Any]
+) -> AsyncIterator[str]:
+    """What is told as OpenAI's clients read a stream: who speaks, what is said, the end. What goes wrong
+    before anything is said is raised."""
+
+    def event(delta: dict[str, Any], end: str | None = None, **more: Any) -> str:  # noqa: ANN401
         choice = {"index": 0, "delta": delta, "finish_reason": end}
-        chunk: dict[str, Any] = {**shared, "object": "chat.completion.chunk", "choices": [choice]}
-        if end:
-            chunk |= {"usage": found.usage.model_dump(), "amalgam": found.amalgam.model_dump()}
-        yield f"data: {json.dumps(chunk)}\n\n"
+        chunk = {**about, "object": "chat.completion.chunk", "choices": [choice], **more}
+        return f"data: {json.dumps(chunk)}\n\n"
+
+    opened = False
+    try:
+        async for said in told:
+            if not opened:
+                opened = True
+                yield event({"role": "assistant", "content": ""})
+            if isinstance(said, str):
+                yield event({"content": said})
+            else:
+                unit, by = decider.artefact.manifest["unit"], _answered_by(decider, said)
+                ending = {"usage": api.usage(said), "amalgam": api.trace(said, unit, by)}
+                yield event({}, "stop", **{key: value.model_dump() for key, value in ending.items()})
+    except api.ApiError as error:
+        if not opened:
+            raise
+        yield f"data: {json.dumps(error.body)}\n\n"
     yield "data: [DONE]\n\n"
+
+
+async def _chained(opening: str, events: AsyncIterator[str]) -> AsyncIterator[str]:
+    yield opening
+    async for event in events:
+        yield event
+
+
+async def _told(
+    core: Core, decider: Decider, http: Request, text: str, knobs: Knobs
+) -> AsyncIterator[str | Decision]:
+    """The chosen response as it is written, and the decision, counted and logged."""
+    with _counted(core, http, knobs.mode, 1), _faults(decider):
+        async for said in decider.tell(text, knobs):
+            if isinstance(said, Decision):
+                core.measures.decided(knobs.mode, said)
+            yield said
+
+
+async def _told_at_once(
+    core: Core, decider: Decider, http: Request, text: str, knobs: Knobs
+) -> AsyncIterator[str | Decision]:
+    """What is answered, when all of it is there, and the decision."""
+    (decision,) = await _answered(core, decider, http, [text], knobs)
+    yield _said(decider, decision) or ""
+    yield decision
 
 
 async def _answered(
     core: Core, decider: Decider, http: Request, texts: list[str], knobs: Knobs
 ) -> list[Decision]:
     """Decisions about texts, counted and logged; by another way where a text is unlike anything stored."""
-    outcome, started = "error", time.perf_counter()
-    try:
+    with _counted(core, http, knobs.mode, len(texts)):
         decisions = await _decided(decider, texts, knobs)
         for decision in decisions:
             core.measures.decided(knobs.mode, decision)
@@ -200,12 +242,20 @@ async def _answered(
         elif strange and core.serving.router.unseen == "abstain":
             for place in strange:
                 decisions[place] = replace(decisions[place], answer=-1, response=None)
-        outcome = "ok"
         return decisions
+
+
+@contextmanager
+def _counted(core: Core, http: Request, mode: Mode, texts: int) -> Iterator[None]:
+    """Count and log a request when it ends."""
+    outcome, started = "error", time.perf_counter()
+    try:
+        yield
+        outcome = "ok"
     finally:
         seconds = time.perf_counter() - started
-        core.measures.ended(knobs.mode, outcome, seconds)
-        _log(http, outcome, len(texts), seconds)
+        core.measures.ended(mode, outcome, seconds)
+        _log(http, outcome, texts, seconds)
 
 
 def _said(decider: Decider, decision: Decision) -> str | None:
@@ -254,8 +304,15 @@ def _refused(decider: Decider, error: RefusedError) -> api.ApiError:
 
 
 async def _decided(decider: Decider, texts: list[str], knobs: Knobs) -> list[Decision]:
-    try:
+    with _faults(decider):
         return await decider.decide(texts, knobs)
+
+
+@contextmanager
+def _faults(decider: Decider) -> Iterator[None]:
+    """Say what goes wrong in the terms of HTTP."""
+    try:
+        yield
     except RefusedError as error:
         raise _refused(decider, error) from None
     except NobodyError as error:

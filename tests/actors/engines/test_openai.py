@@ -372,3 +372,37 @@ def test_it_is_an_engine_like_others(place):
     assert engine.describe() == {"engine": "openai", "model": "m", "url": server.url, "api": "chat"}
     assert engine.available(0, 0, True, 0) is None
     assert engine.generate([ask(1, PROMPT)], spec.sampling)[0].text.endswith('"')
+
+
+def heard(place: Place, sampling: Sampling = PLAIN, **fields: Any) -> tuple[list[str], Completion]:
+    """What is heard of an answer, and what it is in the end."""
+    pieces: list[str] = []
+    engine = place.engine(**fields)
+    completion = engine.portal.call(engine.stream, ask(1), sampling, pieces.append)
+    return pieces, completion
+
+
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_a_stream_comes_in_pieces_and_ends_as_the_whole(place, api):
+    server = place.serve()
+    pieces, streamed = heard(place, api=api)
+    whole = place.one(api=api)
+    assert len(pieces) == 8 and "".join(pieces) == streamed.text
+    assert streamed.finish_reason == whole.finish_reason == "stop"
+    assert streamed.completion_tokens == len(streamed.text.split()) and streamed.prompt_tokens == 2
+    asked = server.bodies[0]
+    assert asked.pop("stream") is True and asked.pop("stream_options") == {"include_usage": True}
+    assert asked == server.bodies[1]
+
+
+def test_a_stream_that_breaks_off_is_a_failure(place):
+    place.serve(lambda body, number: "one two BREAK three")
+    pieces, streamed = heard(place)
+    assert pieces == ["one ", "two "]
+    assert streamed.finish_reason == "error" and streamed.error.startswith("the answer broke off: ")
+    place.serve(lambda body, number: refusal(503, "busy"))
+    assert heard(place, retries=0)[1].error == "the server answered 503 Service Unavailable: busy"
+    place.serve(lambda body, number: StreamingResponse(iter(['data: {"choices": 7}\n\n'])))
+    assert "has not the form of the API: choices" in heard(place)[1].error
+    place.serve(lambda body, number: StreamingResponse(iter(["data: [DONE]\n\n"])))
+    assert "answer is empty" in heard(place)[1].error

@@ -17,6 +17,7 @@ from actors.router import opened, specs_of, try_out
 from actors.serving import access
 from actors.serving.calls import Breaker, Caller
 from actors.serving.deciding import Decider
+from actors.serving.experts import telling_here
 from actors.serving.http import application
 from actors.serving.measures import Measures
 from configs.schema.foe import FoeConfig
@@ -86,7 +87,13 @@ class Site:
 
         breakers = {spec.name: Breaker(self.serving.router.circuit) for spec in specs}
         callers = [
-            Caller(s.name, answering(s.name), self.serving.service_of(s.name), breakers[s.name])
+            Caller(
+                s.name,
+                answering(s.name),
+                self.serving.service_of(s.name),
+                breakers[s.name],
+                telling_here(self.models[s.name]),
+            )
             for s in specs
         ]
         features = loaded.manifest["features"] or {"encoder": {"kind": "head"}}

@@ -1,5 +1,7 @@
 """Routing among models behind URLs, from the job to the endpoint: both are served by this test."""
 
+import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from actors.router import opened
+from actors.serving.deciding import Decision, Knobs
 from configs.schema.foe import FoeConfig
 from tests.actors.routing.conftest import fuse
 from tests.actors.serving.conftest import Site
@@ -74,3 +77,62 @@ def test_the_router_asks_the_same_urls(routed):
     found = here("POST", "/v1/chat/completions", json={**body, "mode": "full"}).json()
     assert found["amalgam"]["answered_by"] == "cheap"
     assert "the server answered 400 Bad Request: no" in str(found["amalgam"]["steps"])
+
+
+def streamed(here, **knobs):
+    """The chunks of a stream, and its status."""
+    body = {"messages": [{"role": "user", "content": FILMS[1]}], "stream": True, **knobs}
+    response = here("POST", "/v1/chat/completions", json=body)
+    lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line]
+    return response.status_code, [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+
+def said_in(chunks):
+    return [chunk["choices"][0]["delta"].get("content") for chunk in chunks[:-1] if "choices" in chunk]
+
+
+def test_a_response_is_told_while_it_is_written(routed):
+    """The expert waits in the middle of its answer until half of it has been heard."""
+    routed.dear.reply = lambda body, number: "It is WAIT film."
+    here = Site(routed.path, {})
+
+    async def read() -> list[str | Decision]:
+        told: list[str | Decision] = []
+        async for said in here.decider.tell(FILMS[1], Knobs(rate=1e3, allow=["dear"])):
+            told.append(said)
+            if told == ["It", " is"]:
+                routed.dear.go_on.set()
+        return told
+
+    *told, decision = asyncio.run(read())
+    assert told == ["It", " is", " WAIT", " film."] and decision.response == "It is WAIT film."
+    assert decision.answer == 0 and [call.expert for call in decision.calls] == ["dear"]
+    assert decision.cost == len(f"About: {FILMS[1]}".split()) + 4
+
+
+def test_a_stream_over_http(routed):
+    here = Site(routed.path, {})
+    routed.dear.reply = knows
+    status, chunks = streamed(here, **{"lambda": 1e3}, allow=["dear"])
+    assert status == 200 and chunks[-1] == "[DONE]"
+    assert said_in(chunks) == ["", "It", " is", " film.", None]
+    ending = chunks[-2]
+    assert ending["choices"][0]["finish_reason"] == "stop" and ending["amalgam"]["answered_by"] == "dear"
+    assert ending["usage"]["completion_tokens"] == 3
+    # What is known already is told at once, and so is what comes from a router with rules for strange texts.
+    status, chunks = streamed(here, mode="full")
+    assert said_in(chunks) == ["", "It is film.", None]
+    status, chunks = streamed(Site(routed.path, {}, router={"unseen": "abstain"}), **{"lambda": 1e3})
+    assert status == 200 and len(said_in(chunks)) == 3
+
+
+def test_who_fails_before_a_word_makes_room_and_afterwards_ends_the_stream(routed):
+    routed.dear.reply = lambda body, number: refusal(400, "no")
+    status, chunks = streamed(Site(routed.path, {}), **{"lambda": 0}, max_experts=1)
+    assert status == 200 and chunks[-2]["amalgam"]["answered_by"] == "cheap"
+    status, chunks = streamed(Site(routed.path, {}), **{"lambda": 1e3}, allow=["dear"])
+    assert status == 503 and "400 Bad Request" in chunks[0]["error"]["message"]
+    routed.dear.reply = lambda body, number: "It is BREAK film."
+    status, chunks = streamed(Site(routed.path, {}), **{"lambda": 1e3}, allow=["dear"])
+    assert status == 200 and said_in(chunks) == ["", "It", " is"]
+    assert "the answer broke off" in chunks[-2]["error"]["message"] and chunks[-1] == "[DONE]"
