@@ -84,6 +84,7 @@ def deployment(spec: ExpertSpec, service: Service, labels: Sequence[str], seed: 
                 min_replicas=service.min_replicas,
                 max_replicas=service.max_replicas,
                 target_ongoing_requests=service.target_requests,
+                downscale_delay_s=service.idle_s,
             )
         }
     ongoing = BATCHES_WAITING * service.batch_size

@@ -26,6 +26,8 @@ class Service(Strict):
     """Processes at most; more are started while each has over `target_requests` waiting."""
     target_requests: PositiveFloat = 8
     """Requests that a process should have at a time."""
+    idle_s: PositiveFloat = 600
+    """How long processes must have been more than are needed before some are ended."""
     batch_size: PositiveInt = 16
     """Texts that a process answers together at most: those that came while it was at work."""
     timeout_s: PositiveFloat = 30

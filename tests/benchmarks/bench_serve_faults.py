@@ -3,7 +3,7 @@
     python -m tests.benchmarks.bench_serve_faults [REQUESTS PER SECOND]
 
 Prints for each phase how many requests were answered, by status, the slowest of them, and how long it took
-until nobody was missing any more.
+until nobody was missing any more; and how long experts that nobody asks take to be gone, and to be back.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ RATE = 50.0
 SECONDS = 12.0
 ACT_AFTER_S = 2.0
 DEADLINE_MS = 5000
+IDLE_S = 5.0
 
 
 def main(arguments: list[str]) -> None:
@@ -57,12 +58,15 @@ def main(arguments: list[str]) -> None:
         report("ten times too much", asyncio.run(steady(url, 10 * capacity(url), SECONDS, lambda: None)))
         print(f"memory of the routers: {before / 2**20:.0f} MiB before, {memory() / 2**20:.0f} MiB after")
         report("undisturbed again", asyncio.run(steady(url, rate, SECONDS, lambda: None)))
+        idle = {"min_replicas": 0, "idle_s": IDLE_S}
+        deploy(router(run, "idle", "/idle", service=idle, deadline_ms=30_000))
+        zero(f"{url}/idle")
 
 
-def replicas(name: str) -> list[psutil.Process]:
+def replicas(name: str, application: str = "films") -> list[psutil.Process]:
     """Processes of a deployment."""
     below = psutil.Process().children(recursive=True)
-    return [p for p in below if f":{name}" in " ".join(p.cmdline())]
+    return [p for p in below if f":{application}:{name}" in " ".join(p.cmdline())]
 
 
 def kill(name: str, count: int | None = None) -> None:
@@ -113,6 +117,26 @@ async def ask(client: aiohttp.ClientSession, url: str, number: int) -> Answer:
     except (aiohttp.ClientError, TimeoutError) as error:
         status = type(error).__name__
     return started, time.perf_counter() - started, status, heard
+
+
+def zero(url: str) -> None:
+    """Ask experts that are not there, twice, and print how long answers and the end of the processes take."""
+    print(
+        f"\n{'no expert is there at first':34}{'status':>8}{'first s':>10}{'next s':>10}{'gone after s':>14}"
+    )
+    for _ in range(2):
+        first, second = (asyncio.run(alone(url)) for _ in range(2))
+        ended = time.perf_counter()
+        while replicas("expert-", "idle"):
+            time.sleep(0.1)
+        gone = time.perf_counter() - ended
+        print(f"{'':34}{first[2]:>8}{first[1]:10.2f}{second[1]:10.3f}{gone:14.1f}", flush=True)
+
+
+async def alone(url: str) -> Answer:
+    """One request with a connection of its own."""
+    async with aiohttp.ClientSession() as client:
+        return await ask(client, url, 0)
 
 
 async def steady(url: str, rate: float, seconds: float, act: Callable[[], object]) -> list[Answer]:

@@ -44,16 +44,12 @@ def cluster() -> Iterator[str]:
 
 
 @contextmanager
-def artefact() -> Iterator[Path]:
-    """The run of a router with two small classifiers."""
+def artefact(pool: Callable[[Path], list[dict[str, Any]]] | None = None) -> Iterator[Path]:
+    """The run of a router, with two small classifiers where no others are given."""
     folder = Path(tempfile.mkdtemp(prefix="amalgam-"))
     try:
-        small = write(folder)
-        pool = [
-            {**classifier("cheap", small / "linear", temperature=3), "num_cpus": 0.2, "price_per_call": 1},
-            {**classifier("dear", small / "linear"), "num_cpus": 0.2, "price_per_call": 4},
-        ]
-        live = {"kind": "live", "items": {"path": str(write_items(folder, 90))}, "pool": pool}
+        experts = (pool or _small)(folder)
+        live = {"kind": "live", "items": {"path": str(write_items(folder, 90))}, "pool": experts}
         data = {
             "job": "foe",
             "name": "films",
@@ -66,6 +62,14 @@ def artefact() -> Iterator[Path]:
         yield folder / "run"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _small(folder: Path) -> list[dict[str, Any]]:
+    small = write(folder)
+    return [
+        {**classifier("cheap", small / "linear", temperature=3), "num_cpus": 0.2, "price_per_call": 1},
+        {**classifier("dear", small / "linear"), "num_cpus": 0.2, "price_per_call": 4},
+    ]
 
 
 def deploy(*applications: dict[str, Any]) -> None:
