@@ -8,6 +8,7 @@ processes again when the arguments of an application change, but not when `user_
 """
 
 import asyncio
+import re
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def specs_of(serving: Serving, manifest: dict[str, Any]) -> list[ExpertSpec]:
     """How the artefact's experts are started, in its order; ConfigError when that is not known of one."""
     known = {spec["name"]: ExpertSpec.model_validate(spec) for spec in manifest.get("served", [])}
     known |= {spec.name: spec for spec in serving.experts}
-    names = [expert["name"] for expert in manifest["experts"]]
+    names = [plain(expert["name"]) for expert in manifest["experts"]]
     strange = [name for name in (*serving.services, *(s.name for s in serving.experts)) if name not in names]
     if strange:
         raise ConfigError(f"experts: the artefact knows no {strange[0]!r}; it knows {', '.join(names)}")
@@ -84,14 +85,14 @@ def specs_of(serving: Serving, manifest: dict[str, Any]) -> list[ExpertSpec]:
     if lacking:
         raise ConfigError(
             f"experts: the artefact does not say how to start {', '.join(lacking)} (recorded outputs?); "
-            "describe them under `experts`"
-        )
-    if manifest["answer"] == "expert" and any(e["vector"] is None for e in manifest["experts"]):
-        raise ConfigError(
-            "artefact: it was made of recorded responses, and does not say how responses become vectors; "
-            "serve that of a run with live experts"
+            "describe them under `experts`, by these names"
         )
     return [known[name] for name in names]
+
+
+def plain(name: str) -> str:
+    """The name under which an expert is served: recorded ones may have names of any characters."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", name)
 
 
 def build(args: Serving) -> serve.Application:
@@ -158,11 +159,11 @@ class Router:
 
     def _decider(self, loaded: Artefact) -> Decider:
         specs = specs_of(self.serving, loaded.manifest)
-        callers = [self._caller(spec) for spec in specs]
+        callers = [self._caller(*one) for one in zip(loaded.experts, specs, strict=True)]
         encoder = self.handles.get(ENCODER)
         return Decider(loaded, specs, callers, encoder and embedding(encoder))
 
-    def _caller(self, spec: ExpertSpec) -> Caller:
+    def _caller(self, name: str, spec: ExpertSpec) -> Caller:
         """How an expert is asked: where it is served, or here."""
         service, model = self.serving.service_of(spec.name), self.models.get(spec.name)
         if model is None and spec.name not in self.handles:
@@ -171,8 +172,8 @@ class Router:
         if model is None:
             handle = self.handles[spec.name]
             tell = telling(handle) if spec.model.kind == "generator" else None
-            return Caller(spec.name, asking(handle), service, breaker, tell)
-        return Caller(spec.name, asking_here(model), service, breaker, telling_here(model))
+            return Caller(name, asking(handle), service, breaker, tell)
+        return Caller(name, asking_here(model), service, breaker, telling_here(model))
 
 
 def try_out(loaded: Artefact) -> None:

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from actors.routing import fitting, rehearsing
-from actors.routing.assembling import INPUTS, PROJECTIONS
-from actors.routing.pool import Pool
+from actors.routing.pool import INPUTS, PROJECTIONS, Pool, projection_arrays
 from cluster.storage import Run, Step, Storage, StorageError, bytes_digest, digest
 from configs.schema.foe import Policy
 from fusion.routing import fusers
@@ -128,13 +127,7 @@ def write(artefact: Artefact, files: Storage) -> str:
     else:
         contents[SUBSETS] = _packed(_trained(policy))
     if artefact.projections:
-        contents[PROJECTIONS] = _packed(
-            {
-                f"{name}.{part}": array
-                for name, projection in artefact.projections.items()
-                for part, array in projection.to_arrays().items()
-            }
-        )
+        contents[PROJECTIONS] = _packed(projection_arrays(artefact.projections))
     files.write_table(ITEMS, artefact.items)
     for name, content in contents.items():
         files.write_bytes(name, content)

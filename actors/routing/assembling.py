@@ -2,8 +2,6 @@
 
 Where responses are chosen, a block begins with a code of the answer (equal answers to an item have equal
 codes, -1 is none).
-
-projections.safetensors    per generator and for the items' own vectors: what made blocks of raw vectors
 """
 
 from collections.abc import Sequence
@@ -14,12 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
-from safetensors.numpy import save
 
 from actors.experts.base import Answer
 from actors.routing.asking import MAX_FAILED, answers_of
 from actors.routing.items import FILE
-from actors.routing.pool import About, Pool
+from actors.routing.pool import INPUTS, About, Pool
 from actors.steps.runner import StepError
 from actors.steps.training import vector_cache
 from actors.vectors import embed_once, read_vectors
@@ -31,9 +28,6 @@ from fusion.routing.projection import Projection
 
 EMBEDS = {"num_cpus": 0.1}
 TEXTS = "texts.parquet"
-PROJECTIONS = "projections.safetensors"
-INPUTS = "inputs"
-"""Whose projection that of the items' own vectors is."""
 Floats = NDArray[np.float64]
 
 
@@ -61,7 +55,8 @@ def pool(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
         if part not in items["part"].to_pylist():
             raise StepError(f"no item of the part {part!r} was answered by all experts")
     worth = np.stack([expert.quality(gathered) for expert in gathered.experts], axis=1)
-    blocks, inputs = gathered.blocks(step)
+    projections: dict[str, Projection] = {}
+    blocks, inputs = gathered.blocks(projections)
     about = gathered.about
     raw: dict[str, NDArray[Any]] = {}
     values = quality = worth[kept]
@@ -72,7 +67,8 @@ def pool(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
             "confidence": np.stack([block.max(axis=1) for block in blocks], axis=1),
         }
     columns = [name for name in items.column_names if name != "reference"]
-    found = Pool(about, items.select(columns), blocks, values, quality, gathered.prices[kept], raw, inputs)
+    prices = gathered.prices[kept]
+    found = Pool(about, items.select(columns), blocks, values, quality, prices, raw, inputs, projections)
     found.write(step.files)
     return {
         "items": len(found),
@@ -217,16 +213,14 @@ class Gathered:
         """What calls (n, K) cost."""
         return np.stack([expert.prices(self.params["prices"]) for expert in self.experts], axis=1)
 
-    def blocks(self, step: Step) -> tuple[tuple[Floats, ...], Floats | None]:
-        """Blocks of the experts and vectors of the items, for the items answered; writes the projections."""
-        made: dict[str, NDArray[Any]] = {}
+    def blocks(self, made: dict[str, Projection]) -> tuple[tuple[Floats, ...], Floats | None]:
+        """Blocks of the experts and vectors of the items, for the items answered; what made them of raw
+        vectors is put into `made`."""
         blocks = tuple(self._block(expert, made) for expert in self.experts)
         if self.params["answer"] == "expert":
             blocks = tuple(map(np.hstack, zip(self._codes(), blocks, strict=True)))
         texts = self.items["text"].to_pylist()
         inputs = self._projected(INPUTS, self._embedded(texts), made) if self.features.prompt else None
-        if made:
-            step.files.write_bytes(PROJECTIONS, save(made))
         return blocks, inputs
 
     def _codes(self) -> list[Floats]:
@@ -236,7 +230,7 @@ class Gathered:
         found = codes([[gists[row] for row in kept] for gists in given])
         return np.split(found if self.features.responses else np.full_like(found, -1), found.shape[1], axis=1)
 
-    def _block(self, expert: Given, made: dict[str, NDArray[Any]]) -> Floats:
+    def _block(self, expert: Given, made: dict[str, Projection]) -> Floats:
         if self.params["answer"] == "label" or expert.spec.model.kind == "classifier":
             return expert.labels(self.params["classes"])[self.answered]
         if not self.features.responses:
@@ -255,9 +249,8 @@ class Gathered:
         assert found is not None and len(places) == len(wanted)  # noqa: S101 - a step embedded them
         return np.asarray(found[np.argsort(places)], float)
 
-    def _projected(self, name: str, vectors: Floats, made: dict[str, NDArray[Any]]) -> Floats:
+    def _projected(self, name: str, vectors: Floats, made: dict[str, Projection]) -> Floats:
         """Vectors (n, d) as a block (n, dimensions), by what the items that are learnt from look like."""
         fit = pc.equal(self.items["part"], "fit").to_numpy()[self.answered]
-        projection = Projection(self.features.dimensions).fit(vectors[fit])
-        made |= {f"{name}.{part}": np.ascontiguousarray(a) for part, a in projection.to_arrays().items()}
-        return projection.transform(vectors)
+        made[name] = Projection(self.features.dimensions).fit(vectors[fit])
+        return made[name].transform(vectors)

@@ -28,7 +28,12 @@ def pool(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     doubts = guards.doubts(config, found)
     found = replace(found, about=replace(found.about, warnings=(*found.about.warnings, *doubts)))
     found.write(step.files)
-    return {"items": len(found), "experts": list(found.about.experts), "warnings": list(found.about.warnings)}
+    return {
+        "items": len(found),
+        "experts": list(found.about.experts),
+        "warnings": list(found.about.warnings),
+        "vectors": found.vectors,
+    }
 
 
 def _embedded(run: Run, step: Step, config: FoeConfig, texts: Sequence[str]) -> generators.Floats:

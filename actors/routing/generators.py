@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from actors.routing.pool import About, Pool
+from actors.routing.pool import INPUTS, About, Pool
 from actors.routing.recorded import Recording
 from actors.routing.splitting import parts_of
 from configs.schema.base import ConfigError
@@ -22,6 +22,9 @@ from fusion.routing.projection import Projection
 Floats = NDArray[np.float64]
 Embed = Callable[[Sequence[str]], Floats]
 """Texts to vectors (n, d)."""
+RESPONSE, SIZED = "response", "length and response"
+"""What is in a block behind the code: components of the response's vector, if it has any; before them, its
+length."""
 DOMAINS = ("domain", "task", "dataset", "category", "subject")
 ANSWERS = ("pred", "answer")
 LENGTHS = ("response_chars", "output_chars")
@@ -46,10 +49,20 @@ def recorded(config: FoeConfig, spec: RecordedExperts, embed: Embed | None) -> P
     responses = found.values("response") if found.has("response") else None
     vectors = _vectors(config, texts, responses, embed) if embed else []
     prompted = vectors.pop(0) if vectors and config.features.prompt and texts else None
-    inputs = None if prompted is None else _components(prompted, fit, config)
     blocks = _blocks(config, found, responses)
-    for expert, of in enumerate(vectors):
-        blocks[expert].append(_components(of, fit, config))
+    kind = SIZED if blocks[0][1:] else RESPONSE
+    projections = {
+        name: Projection(config.features.dimensions).fit(of[fit])
+        for name, of in zip(found.experts, vectors, strict=False)
+        if of[fit].any()
+    }
+    for name, parts, of in zip(found.experts, blocks, vectors, strict=False):
+        if name in projections:
+            parts.append(projections[name].transform(of))
+    inputs = None
+    if prompted is not None:
+        projections[INPUTS] = Projection(config.features.dimensions).fit(prompted[fit])
+        inputs = projections[INPUTS].transform(prompted)
     return Pool(
         About(found.experts, "expert", (), unit, dropped=found.dropped),
         items,
@@ -58,6 +71,8 @@ def recorded(config: FoeConfig, spec: RecordedExperts, embed: Embed | None) -> P
         quality,
         prices,
         inputs=inputs,
+        projections=projections,
+        vectors=dict.fromkeys(found.experts, kind),
     )
 
 
@@ -117,11 +132,12 @@ def _blocks(config: FoeConfig, found: Recording, responses: NDArray[np.object_] 
     return parts
 
 
-def _components(vectors: Floats, fit: NDArray[np.bool_], config: FoeConfig) -> Floats:
-    """Few columns (n, d) of vectors, learnt from the items that are learnt from; none where all are 0."""
-    if not vectors[fit].any():
-        return np.empty((len(vectors), 0))
-    return Projection(config.features.dimensions).fit(vectors[fit]).transform(vectors)
+def block_of(said: Sequence[str], codes: Floats, kind: str, components: Floats | None) -> Floats:
+    """The block (n, d) of responses that are given now, with their codes (n, 1), as recorded ones have it."""
+    parts = [codes]
+    if kind == SIZED:
+        parts.append(np.log1p([[len(text)] for text in said]) / LONG)
+    return np.hstack(parts if components is None else [*parts, components])
 
 
 def _sizes(responses: NDArray[np.object_] | None) -> Floats:

@@ -1,11 +1,12 @@
 """The pool: what every expert returned for every item, as arrays, and how a run keeps them.
 
-items.parquet       item, part (`fit` or `test`), and label, domain and text where there are any
-pool.safetensors    blocks, values, quality, prices
-pool.json           experts, classes, unit, and what was found on the way
+items.parquet            item, part (`fit` or `test`), and label, domain and text where there are any
+pool.safetensors         blocks, values, quality, prices
+projections.safetensors  per expert and for the items' own vectors: what made columns of them, if any
+pool.json                experts, classes, unit, and what was found on the way
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -15,10 +16,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from cluster.storage import Storage
+from fusion.routing.projection import Projection
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 ARRAYS, ITEMS, ABOUT = "pool.safetensors", "items.parquet", "pool.json"
+PROJECTIONS = "projections.safetensors"
+INPUTS = "inputs"
+"""Whose projection that of the items' own vectors is."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,10 @@ class Pool:
     """`labels` and `confidence` (n, K) of classifiers that report one label."""
     inputs: Floats | None = None
     """A vector of each item itself (n, d), which no expert has to be asked for."""
+    projections: dict[str, Projection] = field(default_factory=dict)
+    """What made columns of vectors, by expert, and for the items' own (`inputs`); not read back."""
+    vectors: dict[str, str] = field(default_factory=dict)
+    """How recorded answers became blocks, by expert; not read back."""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -104,6 +113,8 @@ class Pool:
         arrays |= {} if self.inputs is None else {"inputs": self.inputs}
         files.write_bytes(ARRAYS, save({name: np.ascontiguousarray(a) for name, a in arrays.items()}))
         files.write_table(ITEMS, self.items)
+        if self.projections:
+            files.write_bytes(PROJECTIONS, save(projection_arrays(self.projections)))
         files.write_json(ABOUT, asdict(self.about))
 
     @classmethod
@@ -121,3 +132,12 @@ class Pool:
             {name.removeprefix("raw."): a for name, a in arrays.items() if name.startswith("raw.")},
             arrays.get("inputs"),
         )
+
+
+def projection_arrays(projections: Mapping[str, Projection]) -> dict[str, NDArray[Any]]:
+    """What projections have learnt, under `OWNER.PART`."""
+    return {
+        f"{name}.{part}": np.ascontiguousarray(array)
+        for name, projection in projections.items()
+        for part, array in projection.to_arrays().items()
+    }

@@ -11,9 +11,13 @@ import numpy as np
 
 from actors.experts.base import Answer
 from actors.routing.artefact import Artefact
-from actors.routing.assembling import INPUTS, both, gists, label_rows
+from actors.routing.assembling import both, gists, label_rows
+from actors.routing.generators import RESPONSE, SIZED, block_of
+from actors.routing.pool import INPUTS
 from configs.schema.expert import ExpertSpec
+from fusion.routing.answers import SHORT
 from fusion.routing.neighbours import Floats, Ints
+from fusion.routing.projection import Projection
 
 Embed = Callable[[Sequence[str]], Awaitable[Floats]]
 """Vectors (n, d) of texts."""
@@ -63,6 +67,10 @@ class Responses:
         if about["vector"] == "labels":
             return np.hstack([codes, label_rows(spec, answers, classes)])
         projection = self.artefact.projections.get(about["name"])
+        if about["vector"] in {RESPONSE, SIZED}:
+            texts = [answer.text or "" for answer in answers]
+            components = None if projection is None else await self._components(projection, texts)
+            return block_of(texts, codes, about["vector"], components)
         if projection is None:
             return codes
         if about["vector"] == "encoder":
@@ -70,6 +78,14 @@ class Responses:
         else:
             vectors = np.stack([answer.vector for answer in answers if answer.vector is not None])
         return np.hstack([codes, projection.transform(vectors)])
+
+    async def _components(self, projection: Projection, said: Sequence[str]) -> Floats:
+        """Components (n, dimensions) of what was said; the code of a short text says all, its vector is 0."""
+        long = [row for row, text in enumerate(said) if len(text) > SHORT]
+        vectors = np.zeros((len(said), projection.n_features_in_))
+        if long:
+            vectors[long] = await self.embed([said[row] for row in long])
+        return projection.transform(vectors)
 
     async def context(self, texts: Sequence[str]) -> Floats:
         """Components (n, dimensions) of the texts' vectors."""

@@ -88,13 +88,13 @@ class Site:
         breakers = {spec.name: Breaker(self.serving.router.circuit) for spec in specs}
         callers = [
             Caller(
-                s.name,
+                name,
                 answering(s.name),
                 self.serving.service_of(s.name),
                 breakers[s.name],
                 telling_here(self.models[s.name]),
             )
-            for s in specs
+            for name, s in zip(loaded.experts, specs, strict=True)
         ]
         features = loaded.manifest["features"] or {"encoder": {"kind": "head"}}
         encoder = Encoder(HeadStm.model_validate(features["encoder"]))
