@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from opentelemetry import trace
 from starlette.exceptions import HTTPException
 
 from actors.serving import access, api
@@ -23,6 +24,7 @@ from configs import __version__
 from configs.schema.serve import Serving
 
 LOG = logging.getLogger("ray.serve")
+TRACER = trace.get_tracer("amalgam")
 MODEL = "amalgam"
 OPEN = {"/", "/health", "/openapi.json", "/docs"}
 """Paths that need no key."""
@@ -205,7 +207,7 @@ async def _told(
     with _counted(core, http, knobs.mode, 1), _faults(decider):
         async for said in decider.tell(text, knobs):
             if isinstance(said, Decision):
-                core.measures.decided(knobs.mode, said)
+                _note(core, knobs.mode, said)
             yield said
 
 
@@ -225,7 +227,7 @@ async def _answered(
     with _counted(core, http, knobs.mode, len(texts)):
         decisions = await _decided(decider, texts, knobs)
         for decision in decisions:
-            core.measures.decided(knobs.mode, decision)
+            _note(core, knobs.mode, decision)
         strange = [place for place, decision in enumerate(decisions) if decision.unseen]
         if strange and core.serving.router.unseen == "default":
             only = replace(knobs, allow=[str(core.serving.router.default_expert)], deny=(), mode="single")
@@ -245,12 +247,30 @@ async def _answered(
         return decisions
 
 
+def _note(core: Core, mode: Mode, decision: Decision) -> None:
+    """Count a decision, and say in the request's span how it came about."""
+    core.measures.decided(mode, decision)
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.add_event(
+            "decision",
+            {
+                "experts": [call.expert for call in decision.calls],
+                "latency_ms": [call.latency_ms for call in decision.calls],
+                "stop_reason": decision.reason,
+                "cost": decision.cost,
+                "unseen": bool(decision.unseen),
+            },
+        )
+
+
 @contextmanager
 def _counted(core: Core, http: Request, mode: Mode, texts: int) -> Iterator[None]:
     """Count and log a request when it ends."""
     outcome, started = "error", time.perf_counter()
     try:
-        yield
+        with TRACER.start_as_current_span("amalgam.decide", attributes={"mode": mode, "texts": texts}):
+            yield
         outcome = "ok"
     finally:
         seconds = time.perf_counter() - started

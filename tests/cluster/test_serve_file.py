@@ -1,7 +1,9 @@
 """The deployment file that ships is one that Serve takes, and whose arguments are those of the router."""
 
+from importlib import import_module
+
 import yaml
-from ray.serve.schema import DeploymentSchema, ServeApplicationSchema, ServeDeploySchema
+from ray.serve.schema import DeploymentSchema, ServeApplicationSchema, ServeDeploySchema, TracingConfig
 
 from actors.router import Router
 from configs.load import PACKAGE_ROOT
@@ -26,3 +28,12 @@ def test_the_deployment_file_is_valid_and_has_no_unknown_keys():
     assert router["user_config"]["artefact"] == serving.artefact
     limit = content["http_options"]["request_timeout_s"]
     assert limit > serving.router.deadline_ms / 1e3
+
+
+def test_the_tracing_that_is_commented_out_is_valid():
+    text = FILE.read_text()
+    start = text.index("# tracing_config:")
+    section = "".join(line.removeprefix("# ") + "\n" for line in text[start:].splitlines()[:4])
+    config = TracingConfig.model_validate(yaml.safe_load(section)["tracing_config"])
+    module, _, function = config.exporter_import_path.partition(":")
+    assert config.enabled and callable(getattr(import_module(module), function))

@@ -4,6 +4,9 @@ import asyncio
 
 import numpy as np
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from ray.exceptions import RayActorError
 
 from actors.router import opened
@@ -207,3 +210,20 @@ def test_without_keys_other_machines_are_refused(site):
     response = here("GET", "/v1/artefact", sender=("192.0.2.7", 4711))
     assert response.status_code == 403
     assert "access.keys_env" in response.json()["error"]["message"]
+
+
+def test_a_span_says_whom_a_request_asked_and_no_text(site, monkeypatch):
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    monkeypatch.setattr("actors.serving.http.TRACER", provider.get_tracer("test"))
+    result = trace(site().classify(FILMS[0], **{"lambda": 0.02}))
+    (span,) = spans.get_finished_spans()
+    assert span.name == "amalgam.decide" and dict(span.attributes) == {"mode": "frugal", "texts": 1}
+    (event,) = span.events
+    assert list(event.attributes["experts"]) == result["experts"]
+    assert (event.attributes["stop_reason"], event.attributes["cost"]) == (
+        result["stop_reason"],
+        result["cost"],
+    )
+    assert FILMS[0] not in span.to_json()
