@@ -3,28 +3,30 @@
 import io
 from typing import Any
 
+import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from actors.merging.checking import check_statistics, doubts, planned
 from actors.merging.checkpoints import Checkpoint, fetch
 from actors.merging.errors import CheckpointError
 from actors.merging.grams import read_manifest
+from actors.merging.heads import alike
 from actors.merging.job import RESULT
 from actors.merging.merging import rules_of
 from actors.merging.models import architecture_of
-from actors.merging.texts import chosen, files_of, read
+from actors.merging.texts import chosen, files_of, limited, parts_of, read
 from actors.sources import local_files
 from cluster.session import connect
-from cluster.storage import Run, Storage, file_digest
+from cluster.storage import Run, Storage
 from configs.load import load
-from configs.schema.merge import MergeConfig
+from configs.schema.merge import RESERVED_MODELS, MergeConfig
 from configs.schema.task import Source
 from fusion.merging.architecture import check_alike
 from jobs import launch, report
 
 GIB = 1 << 30
-VOCABULARY = ("tokenizer.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
 
 def main(
@@ -38,7 +40,7 @@ def main(
         typer.echo(describe(config, checkpoints))
         return
     inputs = launch.digests(f for p in _files(config) for f in local_files(Source(path=p)))
-    for doubt in doubts(checkpoints):
+    for doubt in doubts(checkpoints, base_of(config)):
         typer.echo(f"warning: {doubt}", err=True)
     uri = launch.open_run(run or f"runs/{config.name}", config, inputs, start_over=start_over)
     session = connect(address)
@@ -56,19 +58,33 @@ def _files(config: MergeConfig) -> list[str]:
 def check(config: MergeConfig, path: str) -> list[Checkpoint]:
     """Everything that can be known before anything starts; the models that are there already."""
     try:
-        if config.texts is not None:
-            chosen(config.texts, read(config.texts, config.seed))
         models = [Checkpoint(fetch(one.model, one.revision), one.name) for one in config.models]
         for model in models:
             architecture_of(model)
         if models:
             check_alike({model.name: model.meta() for model in models})
+            alike(models, config.heads)
         for one in config.models:
             if one.grams is not None:
                 read_manifest(Storage(one.grams))
+        table, domains = _texts(config)
+        check_statistics(config, planned(config, models, domains), table)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
     return models
+
+
+def _texts(config: MergeConfig) -> tuple[pa.Table | None, list[str]]:
+    """Texts in use, and the domains that are learnt from."""
+    if config.texts is None:
+        return None, []
+    table = read(config.texts, config.seed)
+    domains, _ = parts_of(config.texts, table)
+    if config.fine_tuning is not None:
+        taken = [name for name in domains if name in RESERVED_MODELS]
+        if taken:
+            raise ValueError(f"a domain is called {taken[0]}, as a method or baseline is; name it otherwise")
+    return limited(table, config.texts, config.seed), domains
 
 
 def describe(config: MergeConfig, models: list[Checkpoint]) -> str:
@@ -80,7 +96,9 @@ def describe(config: MergeConfig, models: list[Checkpoint]) -> str:
         lines.append(f"domains   {', '.join(domains)} of {len(set(table.column('domain').to_pylist()))}")
     if models:
         size = models[0].bytes
-        known = rules_of(models, {"exclude": config.exclude, "average": config.average})
+        known = rules_of(
+            models, {"exclude": config.exclude, "average": config.average, "heads": config.heads}
+        )
         counts: dict[str, int] = {}
         for rule in known.values():
             counts[rule.kind] = counts.get(rule.kind, 0) + 1
@@ -88,20 +106,12 @@ def describe(config: MergeConfig, models: list[Checkpoint]) -> str:
         lines.append("tensors   " + ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())))
         written = (len(config.methods) + len(config.alphas)) * size / GIB
         lines.append(f"disk      {written:.2f} GiB of checkpoints")
-    return "\n".join([*lines, *(f"warning: {one}" for one in doubts(models))])
+    return "\n".join([*lines, *(f"warning: {one}" for one in doubts(models, base_of(config)))])
 
 
-def doubts(models: list[Checkpoint]) -> list[str]:
-    """What speaks against merging models that fit by their shapes."""
-    found = []
-    for name in VOCABULARY:
-        there = [model for model in models if (model.folder / name).is_file()]
-        if len({file_digest(model.folder / name) for model in there}) > 1 or 0 < len(there) < len(models):
-            found.append(f"the models' {name} differ; the result has that of {models[0].name}")
-    templates = {model.folder / "chat_template.jinja" for model in models}
-    if len({path.read_text() if path.is_file() else "" for path in templates}) > 1:
-        found.append(f"the models' chat templates differ; the result has that of {models[0].name}")
-    return found
+def base_of(config: MergeConfig) -> Checkpoint | None:
+    """The model that all descend from, where it is named."""
+    return None if config.base is None else Checkpoint(fetch(config.base), "base")
 
 
 def inspect(place: str) -> None:

@@ -106,6 +106,11 @@ class Checkpoint(Mapping[str, Tensor]):
         return found
 
     @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor."""
+        return {name: shape for name, (_, shape) in self.headers.items()}
+
+    @property
     def bytes(self) -> int:
         """Size of all tensors."""
         return sum(size_of(dtype, shape) for dtype, shape in self.headers.values())

@@ -21,6 +21,7 @@ from actors.merging.errors import CheckpointError
 from actors.merging.texts import part_of
 from cluster.storage import Run, Step, Storage, bytes_digest
 from configs.schema.merge import Statistics
+from fusion.merging.architecture import Stage, width
 from fusion.merging.collection import collect, evaluating, everything, no_padding
 from fusion.merging.fisher import diagonal_fisher
 from fusion.merging.gram import Gram, doubt
@@ -123,15 +124,9 @@ def by_stage(step: Step, checkpoint: Checkpoint, architecture: Any, flows: list[
         loader.drop(stage.name)
 
 
-def widths(checkpoint: Checkpoint, stage: Any) -> dict[str, int]:  # noqa: ANN401
+def widths(checkpoint: Checkpoint, stage: Stage) -> dict[str, int]:
     """Input features of each group of a stage."""
-    found = {}
-    for group in stage.groups:
-        weight = group.weights[0]
-        shape = checkpoint.headers[weight.tensor][1]
-        shape = shape if weight.expert is None else shape[1:]
-        found[group.name] = shape[1] if weight.transposed else shape[0]
-    return found
+    return {group.name: width(group, checkpoint.shapes) for group in stage.groups}
 
 
 def collect_fisher(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +149,11 @@ def collect_fisher(run: Run, step: Step, params: dict[str, Any]) -> dict[str, An
     return {"samples": fisher.samples, "skipped": fisher.skipped}
 
 
-def read_grams(run: Run, place: Mapping[str, Any], stage: Any, like: Checkpoint) -> dict[str, Gram]:  # noqa: ANN401
+def read_grams(run: Run, place: Mapping[str, Any], stage: Stage, like: Checkpoint) -> dict[str, Gram]:
     """Matrices of a stage from a step of this run, or from a folder that another has published."""
-    files = run.below(f"steps/{place['step']}") if "step" in place else Storage(place["grams"])
-    return grams.read_stage(files, stage.name, widths(like, stage))
+    return grams.read_stage(files_of(run, place), stage.name, widths(like, stage))
+
+
+def files_of(run: Run, place: Mapping[str, Any]) -> Storage:
+    """Where Gram files are."""
+    return run.below(f"steps/{place['step']}") if "step" in place else Storage(place["grams"])

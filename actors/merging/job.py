@@ -10,12 +10,16 @@ from typing import Any
 
 from actors.board import Board
 from actors.merging import merging
+from actors.merging.checking import check_rows, given
 from actors.merging.checkpoints import Checkpoint
-from actors.merging.collecting import opened
+from actors.merging.collecting import files_of, opened
+from actors.merging.errors import CheckpointError
+from actors.merging.grams import read_manifest
+from actors.merging.heads import How, alike
 from actors.merging.judging import BEST
 from actors.merging.models import architecture_of
 from actors.status import enter
-from actors.steps.runner import Call, Done, Steps
+from actors.steps.runner import Call, Done, StepError, Steps
 from cluster.session import Session
 from cluster.storage import Run
 from configs.schema.base import identity
@@ -49,6 +53,7 @@ class MergeJob:
         shared = self._shared(sources)
         self._enter("collecting statistics of every model")
         statistics = self._statistics(sources, texts)
+        self._check_rows(checkpoints, statistics["grams"])
         self._enter("merging")
         merged = self._merged(checkpoints[0], shared, statistics)
         judged = self._judged(sources, merged, texts)
@@ -115,10 +120,16 @@ class MergeJob:
             "shares": normalised(weights, len(weights)),
             "exclude": list(config.exclude),
             "average": list(config.average),
+            "heads": self._heads(),
             "dtype": config.dtype,
             "shard_bytes": config.shard_bytes,
             "name": config.name,
         }
+
+    def _heads(self) -> How:
+        """Models that the job fine-tunes have the labels of one file, whatever these are called."""
+        tuned = self.config.fine_tuning is not None and self.config.heads == "names"
+        return "positions" if tuned else self.config.heads
 
     def _statistics(self, sources: list[dict[str, Any]], texts: Done | None) -> dict[str, Any]:
         """Where the statistics of each model are, by kind, and what is said of them."""
@@ -156,6 +167,16 @@ class MergeJob:
                 found["fisher"].append(done["fisher", number].key)
         return found
 
+    def _check_rows(self, models: list[Checkpoint], places: list[dict[str, Any]]) -> None:
+        """StepError if a Gram matrix rests on too few rows for some alpha."""
+        kept = not alike(models, self._heads())
+        for model, place in zip(models, places, strict=False):
+            rows = read_manifest(files_of(self.run_store, place))["rows"]
+            try:
+                check_rows(self.config, given(model, keep_heads=kept), rows)
+            except CheckpointError as error:
+                raise StepError(str(error)) from None
+
     def _merged(
         self, first: Checkpoint, shared: dict[str, Any], statistics: dict[str, Any]
     ) -> dict[str, Done]:
@@ -170,7 +191,7 @@ class MergeJob:
                 "solve",
                 "merging:solve",
                 {
-                    **{k: shared[k] for k in ("sources", "coefficients", "exclude", "average")},
+                    **{k: shared[k] for k in ("sources", "coefficients", "exclude", "average", "heads")},
                     "grams": statistics["grams"],
                     "stage": n,
                     "alpha": alpha,
@@ -219,7 +240,7 @@ class MergeJob:
         first = models[0]
         classes = first.config.get("id2label")
         classifies = any("Classification" in name for name in first.config.get("architectures") or [])
-        if not classifies or not classes or not merging.alike(models):
+        if not classifies or not classes or not alike(models, self._heads()):
             self.board.note("nothing is judged: that needs classifiers with the same labels")
             return {}
         self._enter("answering the test texts")

@@ -20,6 +20,7 @@ from actors.merging import checkpoints
 from actors.merging.checkpoints import Checkpoint
 from actors.merging.collecting import FISHER, opened, read_grams
 from actors.merging.errors import CheckpointError
+from actors.merging.heads import alike, labels_of
 from actors.merging.models import architecture_of
 from cluster.storage import Run, Step
 from fusion.merging.architecture import Group, Rule, Stage, check_finite, rules
@@ -27,7 +28,6 @@ from fusion.merging.average import average
 from fusion.merging.dare import dare
 from fusion.merging.families import TASK
 from fusion.merging.fisher import fisher_average, norm
-from fusion.merging.heads import same
 from fusion.merging.models import Options, merge_stage
 from fusion.merging.slerp import slerp
 from fusion.merging.task_arithmetic import task_arithmetic
@@ -41,27 +41,20 @@ Each = Callable[[str, list[Tensor]], Tensor]
 
 
 def rules_of(sources: Sequence[Checkpoint], params: Mapping[str, Any]) -> dict[str, Rule]:
-    """How each tensor is merged, and why. `params`: exclude, average."""
+    """How each tensor is merged, and why. `params`: exclude, average, heads."""
     first = sources[0]
     return rules(
         architecture_of(first),
         first.meta(),
         excluded=params["exclude"],
         averaged=params["average"],
-        keep_heads=not alike(sources),
+        keep_heads=not alike(sources, params["heads"]),
     )
-
-
-def alike(sources: Sequence[Checkpoint]) -> bool:
-    """Whether all models have the same labels in the same order, or none."""
-    maps = [source.config.get("id2label") for source in sources]
-    known = [one for one in maps if one]
-    return not known or (len(known) == len(maps) and same(known))
 
 
 def solve(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     """Write the merged tensors of a stage. `params`: sources, grams, stage (number), alpha, overrides,
-    coefficients, ridge, exclude, average."""
+    coefficients, ridge, exclude, average, heads."""
     sources = [opened(run, source) for source in params["sources"]]
     architecture = architecture_of(sources[0])
     whole = architecture.stages[params["stage"]]
@@ -151,7 +144,7 @@ def assemble(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
 
 def rival(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     """Write the checkpoint of another method. `params`: method, sources, coefficients, exclude, average,
-    seed, dtype, shard_bytes, name; base, scale, density, drop; fishers (keys)."""
+    heads, seed, dtype, shard_bytes, name; base, scale, density, drop; fishers (keys)."""
     sources = [opened(run, source) for source in params["sources"]]
     known = rules_of(sources, params)
     with _each(run, params) as each:
@@ -233,7 +226,8 @@ def _write(
             card=card(params, sources[0]),
             shard_bytes=params["shard_bytes"],
         )
-        _write_heads(folder, sources)
+        if not alike(sources, params["heads"]):
+            _write_heads(folder, sources)
 
 
 @contextmanager
@@ -252,16 +246,14 @@ def _folder(run: Run, step: Step) -> Iterator[Path]:
 
 def _write_heads(folder: Path, sources: Sequence[Checkpoint]) -> None:
     """Each model's own head with the names of its labels, where models have different ones."""
-    if alike(sources):
-        return
     for source in sources:
         place = folder / "heads" / source.name
         place.mkdir(parents=True)
         save_file(
             {name: source[name] for name in source if name.startswith(TASK)}, place / "head.safetensors"
         )
-        labels = {"id2label": source.config["id2label"], "label2id": source.config.get("label2id")}
-        (place / "labels.json").write_text(json.dumps(labels, indent=2) + "\n")
+        labels = labels_of(source)
+        (place / "labels.json").write_text(json.dumps({"id2label": labels}, indent=2) + "\n")
 
 
 def card(params: Mapping[str, Any], like: Checkpoint) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from actors.merging.checkpoints import Checkpoint
 from actors.merging.errors import CheckpointError
@@ -61,6 +61,21 @@ def hollow(checkpoint: Checkpoint) -> PreTrainedModel:
             persistent = name not in module._non_persistent_buffers_set
             module.register_buffer(name, buffer.to(DEVICE), persistent=persistent)
     return model.eval()
+
+
+def classifier_of(base: Checkpoint) -> tuple[Architecture, dict[str, tuple[int, ...]]]:
+    """What a base becomes with a classification head, and the shapes of its parameters."""
+    from accelerate import init_empty_weights
+
+    config = AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
+    with init_empty_weights():
+        model = AutoModelForSequenceClassification.from_config(config)
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    about = {**base.config, "architectures": [type(model).__name__]}
+    try:
+        return describe(about, list(shapes)), shapes
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{base.name}: {error}") from None
 
 
 class Loader:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from actors.merging.errors import CheckpointError
 from jobs import merge, report
 from tests.actors.merging.conftest import base, merged, reviews  # noqa: F401 - fixtures
+from tests.experts import bert as tiny
 from tests.fusion.merging.families import make
 
 
@@ -76,6 +77,62 @@ def test_models_that_do_not_fit_are_refused_before_anything_starts(pair, kind, w
     with pytest.raises(CheckpointError, match=words) as error:
         start(pair, plan=False)
     assert "\n" not in str(error.value) and not (pair / "run").exists()
+
+
+def test_strangers_are_warned_of(pair, capsys):
+    make("llama", seed=3, spread=9.0).float().save_pretrained(pair / "b")
+    start(pair)
+    said = capsys.readouterr().out
+    assert "warning: b does not seem to descend from the same model as a: the cosine of their model" in said
+
+
+def classifiers(folder, reviews, **changes):  # noqa: F811
+    """Two classifiers whose labels are mere numbers, and a job that merges them."""
+    models = []
+    for name in "ab":
+        tiny(folder / name, ("LABEL_0", "LABEL_1"), seed=1)
+        models.append(
+            {"name": name, "model": str(folder / name), "domain": {"a": "critic", "b": "fan"}[name]}
+        )
+    job = {
+        "job": "merge",
+        "models": models,
+        "methods": ["regmean"],
+        "data": {"path": str(reviews)},
+        **changes,
+    }
+    (folder / "merge.yaml").write_text(yaml.safe_dump(job))
+    return folder
+
+
+def test_labels_that_mean_nothing_are_not_merged_silently(tmp_path, reviews):  # noqa: F811
+    with pytest.raises(CheckpointError, match="a and b call their labels LABEL_0 and so on, which may mean"):
+        start(classifiers(tmp_path, reviews))
+    for how in ("positions", "own"):
+        start(classifiers(tmp_path, reviews, heads=how))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"alpha": 1}, "a: bert.pooler.dense: 20 rows for 16 input features are too few for alpha = 1"),
+        ({"alphas": [0.5, 1]}, "bert.pooler.dense: 20 rows"),
+        (
+            {"overrides": {"bert.encoder": 1}, "statistics": {"sequences": 2}},
+            "bert.encoder.layer.0.output.dense: 50 rows",
+        ),
+        ({"alphas": [1], "statistics": {"sequences": 40}}, None),
+        ({"alphas": [1], "overrides": {"bert.pooler": 0.5, "classifier": 0.5}}, None),
+        ({"alphas": [1], "average": ["bert.pooler", "classifier"]}, None),
+    ],
+)
+def test_unshrunk_solutions_need_rows(tmp_path, reviews, changes, words):  # noqa: F811
+    folder = classifiers(tmp_path, reviews, heads="positions", **{"statistics": {"sequences": 20}, **changes})
+    if words is None:
+        start(folder)
+        return
+    with pytest.raises(CheckpointError, match=words):
+        start(folder)
 
 
 def test_the_result_is_a_table_and_a_page(merged):  # noqa: F811

@@ -19,6 +19,7 @@ SHARED = {
     "shares": [0.25, 0.75],
     "exclude": [],
     "average": [],
+    "heads": "positions",
     "dtype": None,
     "shard_bytes": 30_000,
     "name": "tiny",

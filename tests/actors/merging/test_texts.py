@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from actors.merging.texts import chosen, cut, part_of, read
+from actors.merging.texts import chosen, cut, part_of, parts_of, read
 from cluster.storage import Run
 from configs.schema.base import ConfigError, identity
 from configs.schema.merge import DomainData
@@ -51,6 +51,9 @@ def test_a_folder_keeps_its_parts_and_files_elsewhere_are_judged_on_only(tmp_pat
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"elsewhere": {"in_domain": "all.jsonl"}}, "a domain is called 'in_domain', as a column of the"),
+        ({"elsewhere": {"y": "all.jsonl"}}, "data.elsewhere: 'y' is also a domain of"),
+        ({"domains": ["x", "y"], "held_out": ["y"]}, "data.held_out: 'y' is also learnt from"),
         ({"domain": "topic"}, "no column 'topic'; there are domain, text, label_name"),
         ({"domains": ["q"]}, "no domain 'q'"),
         ({"held_out": ["x"]}, "1 domains to learn from, two are needed"),
@@ -58,9 +61,10 @@ def test_a_folder_keeps_its_parts_and_files_elsewhere_are_judged_on_only(tmp_pat
 )
 def test_what_does_not_fit_is_one_line(tmp_path, changes, words):
     file = write(tmp_path / "all.jsonl", rows("x", 10) + rows("y", 10))
+    changes["elsewhere"] = {name: str(file) for name in changes.get("elsewhere", {})}
     data = DomainData(path=str(file), **changes)
     with pytest.raises(ConfigError, match=words):
-        chosen(data, read(data, 0))
+        parts_of(data, read(data, 0))
 
 
 def test_a_folder_without_its_files_is_refused(tmp_path):
