@@ -3,8 +3,10 @@
 Matrices are described without their contents; of the texts only tokens are counted.
 """
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,15 +16,16 @@ from actors.merging import models
 from actors.merging.checkpoints import Checkpoint, fetch
 from actors.merging.errors import CheckpointError
 from actors.merging.grams import read_manifest
-from actors.merging.heads import alike
+from actors.merging.heads import heads_of
 from actors.stms.pretrained import checkpoint as bundled
 from cluster.storage import Storage, file_digest
 from configs.schema.merge import MergeConfig, Statistics
-from fusion.merging.architecture import Architecture, Rule, rules, width
+from fusion.merging.architecture import Architecture, Group, Rule, rules, width
 from fusion.merging.average import cosine
 from fusion.merging.gram import doubt
 from fusion.merging.regmean import alpha_of
 
+GIB = 1 << 30
 VOCABULARY = ("tokenizer.json", "vocab.txt", "spiece.model", "tokenizer.model")
 RELATED = 0.5
 """Cosine below which weights are not those of siblings, which lie near 1; those of strangers lie near 0."""
@@ -45,6 +48,11 @@ class Plan:
     grams: str | None = None
     keep_heads: bool = False
 
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """All groups of linear maps."""
+        return self.architecture.groups
+
 
 def given(
     checkpoint: Checkpoint, *, keep_heads: bool, domain: str | None = None, grams: str | None = None
@@ -57,7 +65,8 @@ def given(
 def planned(config: MergeConfig, there: Sequence[Checkpoint], domains: Sequence[str]) -> list[Plan]:
     """All models that will be merged."""
     if config.fine_tuning is None:
-        pairs, kept = zip(there, config.models, strict=True), not alike(there, config.heads)
+        pairs = zip(there, config.models, strict=True)
+        kept = bool(there) and heads_of(there, config.heads).kind == "own"
         return [given(like, keep_heads=kept, domain=one.domain, grams=one.grams) for like, one in pairs]
     base = Checkpoint(fetch(bundled(config.fine_tuning.model)), "base")
     architecture, shapes = models.classifier_of(base)
@@ -73,7 +82,7 @@ def expected_rows(plan: Plan, texts: Sequence[str], spec: Statistics) -> dict[st
         tokens += mask.numel() if spec.count_padding else int(mask.sum())
         sequences += len(mask)
     per_sequence = OF_SEQUENCES if "TokenClassification" not in classes else ()
-    known = [group for group in plan.architecture.groups if group.rows not in UNKNOWN]
+    known = [group for group in plan.groups if group.rows not in UNKNOWN]
     return {group.name: sequences if group.rows in per_sequence else tokens for group in known}
 
 
@@ -83,7 +92,7 @@ def check_rows(config: MergeConfig, plan: Plan, rows: Mapping[str, int]) -> None
     alphas = {default, *(config.alphas if "regmean" in config.methods else ())}
     overrides = tuple(config.overrides.items())
     known = _rules(config, plan)
-    for group in (g for g in plan.architecture.groups if g.expert is None and g.name in rows):
+    for group in (g for g in plan.groups if g.expert is None and g.name in rows):
         solved = [w.tensor for w in group.weights if known[w.tensor].kind == "regmean"]
         for alpha in sorted({alpha_of(name, alpha, overrides) for alpha in alphas for name in solved}):
             try:
@@ -106,7 +115,7 @@ def _rules(config: MergeConfig, plan: Plan) -> dict[str, Rule]:
 def check_statistics(config: MergeConfig, plans: Iterable[Plan], table: pa.Table | None) -> None:
     """CheckpointError if texts or Gram files are too few for some alpha = 1."""
     unshrunk = 1 in {config.alpha, *config.alphas, *config.overrides.values()}
-    if not unshrunk or "regmean" not in config.methods:
+    if not unshrunk or not {"regmean", "regmean_pp"} & set(config.methods):
         return
     for plan in plans:
         if plan.grams is not None:
@@ -122,6 +131,18 @@ def texts_of(config: MergeConfig, table: pa.Table, domain: str) -> list[str]:
     mine = pc.and_(pc.equal(table.column("domain"), domain), pc.equal(table.column("part"), "train"))
     texts: list[str] = table.filter(mine).column("text").to_pylist()
     return texts[: config.statistics.sequences]
+
+
+def short_of(place: str, needed: int) -> list[str]:
+    """Whether a folder on this machine has less room than will be written."""
+    if "://" in place:
+        return []
+    path = Path(place).absolute()
+    there = next(folder for folder in (path, *path.parents) if folder.is_dir())
+    free = shutil.disk_usage(there).free
+    return [f"{needed / GIB:.2f} GiB will be written, {free / GIB:.2f} GiB are free at {there}"] * (
+        free < needed
+    )
 
 
 def doubts(there: Sequence[Checkpoint], base: Checkpoint | None = None) -> list[str]:

@@ -235,12 +235,15 @@ def write(
     dtype: str | None = None,
     card: str = "",
     shard_bytes: int = 5_000_000_000,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint into an empty folder, with the tensors, configuration and tokenizer of `like`.
-    `dtype`, such as bfloat16, is that of all floating-point tensors; their own when empty."""
+    """Write a checkpoint into an empty folder, with the tensors, configuration and tokenizer of `like`, but
+    for the `shapes` of some tensors and the entries `about` of the configuration. `dtype`, such as bfloat16,
+    is that of all floating-point tensors; their own when empty."""
     wanted = next((code for code, one in DTYPES.items() if dtype and one == getattr(torch, dtype)), None)
     planned = {
-        name: (wanted if wanted and DTYPES[own].is_floating_point else own, shape)
+        name: (wanted if wanted and DTYPES[own].is_floating_point else own, (shapes or {}).get(name, shape))
         for name, (own, shape) in like.headers.items()
     }
     shards = Shards(folder, planned, shard_bytes)
@@ -251,5 +254,5 @@ def write(
         if (like.folder / name).is_file():
             shutil.copyfile(like.folder / name, folder / name)
     (folder / "README.md").write_text(card)
-    config = {**like.config, "dtype": dtype} if dtype else like.config
+    config = {**like.config, **(about or {}), **({"dtype": dtype} if dtype else {})}
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")

@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from configs.schema.base import RESOURCE, Strict
 
-Method = Literal["simple", "fisher", "regmean", "task_arithmetic", "ties", "dare", "slerp"]
+Method = Literal["simple", "fisher", "regmean", "regmean_pp", "task_arithmetic", "ties", "dare", "slerp"]
 METHODS: tuple[str, ...] = get_args(Method)
 RESERVED_DOMAINS = ("in_domain", "held_out", "against_result")
 """Columns of the results that are no domain."""
@@ -128,8 +128,8 @@ class MergeConfig(Strict):
     ridge: NonNegativeFloat = 0.0
     """Share of the mean diagonal that is added to every Gram matrix; pulls towards the average."""
     heads: Literal["names", "positions", "own"] = "names"
-    """Which outputs of classification heads are the same: those of one name; those of one number, whatever
-    their names; or none, so that every model keeps its own head."""
+    """Which outputs of classification heads are the same: those of one name, those of one number whatever
+    their names, or none, so that every model keeps its own head."""
     exclude: tuple[str, ...] = ()
     """Regular expressions of tensors that stay those of the first model."""
     average: tuple[str, ...] = ()
@@ -195,5 +195,6 @@ class MergeConfig(Strict):
             raise ValueError(f"models: {model.name}: domain needs data, the texts of the domains")
         if "regmean" in self.methods and model.domain is None and model.grams is None:
             raise ValueError(f"models: {model.name}: regmean needs a domain of data, or Gram files (grams)")
-        if "fisher" in self.methods and model.domain is None:
-            raise ValueError(f"models: {model.name}: fisher needs a domain of data")
+        needy = [name for name in self.methods if name in {"fisher", "regmean_pp"}]
+        if needy and model.domain is None:
+            raise ValueError(f"models: {model.name}: {needy[0]} needs a domain of data")

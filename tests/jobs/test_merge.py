@@ -2,15 +2,19 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from actors.merging.checking import planned, short_of
 from actors.merging.errors import CheckpointError
+from actors.merging.estimating import estimate, gram_work
+from actors.merging.texts import limited, read
 from jobs import merge, report
-from tests.actors.merging.conftest import base, merged, reviews  # noqa: F401 - fixtures
+from tests.actors.merging.conftest import base, config, merged, reviews  # noqa: F401 - fixtures
 from tests.experts import bert as tiny
 from tests.fusion.merging.families import make
 
@@ -39,7 +43,43 @@ def test_a_plan_says_what_will_be_done_and_starts_nothing(pair, capsys):
     assert "models    2 x 0.00 GiB, llama" in said
     assert re.search(r"tensors   \d+ average, \d+ regmean", said)
     assert "warning: the models' tokenizer.json differ; the result has that of a" in said
+    assert re.search(r"disk      0.00 GiB: 0.00 merged models", said) and "memory    0." in said
     assert not (pair / "run").exists()
+
+
+def test_a_plan_counts_what_will_be_written_and_multiplied(merged, reviews, base, tmp_path, capsys):  # noqa: F811
+    _, run = merged
+    small = config(reviews, base)
+    plans = planned(small, [], ["critic", "fan"])
+    needs = estimate(small, plans, limited(read(small.data, small.seed), small.data, small.seed))
+    kinds = {
+        "fine-tuned models": "tune-*/model/*.safetensors",
+        "Gram matrices": "collect-grams-*/*.safetensors",
+        "Fisher information": "collect-fisher-*/*.safetensors",
+        "solved layers": "solve-*/*.safetensors",
+        "merged models": "[ar][si]*/model/*.safetensors",
+    }
+    assert needs.disk.keys() == kinds.keys()
+    for kind, pattern in kinds.items():
+        written = sum(path.stat().st_size for path in Path(run.at("steps")).glob(pattern))
+        assert needs.disk[kind] == pytest.approx(written, rel=0.25), kind
+    assert needs.work.keys() == {"fine-tuning", "collecting", "solving", "judging"}
+    twice = config(reviews, base, statistics={**small.statistics.model_dump(), "sequences": 12})
+    less = estimate(twice, plans, limited(read(small.data, small.seed), small.data, small.seed))
+    assert (
+        less.work["collecting"] < needs.work["collecting"] and less.work["solving"] == needs.work["solving"]
+    )
+
+
+def test_the_work_of_a_gram_matrix_is_that_of_its_panels():
+    assert gram_work(384) == 2 * 384**2  # one product
+    assert gram_work(2048) == 2048**2 * 9 / 8  # the panels above its diagonal, eight of them
+
+
+def test_a_full_disk_is_warned_of(tmp_path):
+    assert short_of(str(tmp_path / "runs/new"), 0) == []
+    (said,) = short_of(str(tmp_path / "runs/new"), 1 << 60)
+    assert said.startswith("1073741824.00 GiB will be written, ") and said.endswith(f"free at {tmp_path}")
 
 
 def damaged(folder, kind):

@@ -30,9 +30,19 @@ def test_a_file_is_cut_the_same_every_time(tmp_path):
     facts = cut(run, step, {"data": identity(data), "seed": 1})
     assert facts["domains"] == ["x", "y"] and facts["held_out"] == ["z"] and facts["labels"] == ["a", "b"]
     assert facts["counts"]["x"] == {"train": 30, "test": 10}
-    learnt, judged = part_of(run, step.key, "x", "train"), part_of(run, step.key, "x", "test")
+    mine = facts["files"]["x"]
+    learnt, judged = part_of(run, mine, "train"), part_of(run, mine, "test")
     assert not set(learnt[0]) & set(judged[0])
     assert all(text.startswith("x ") for text in (*learnt[0], *judged[0]))
+
+
+def test_what_is_drawn_of_a_domain_does_not_depend_on_the_others(tmp_path):
+    file = write(tmp_path / "all.jsonl", rows("x", 100) + rows("y", 60) + rows("z", 40))
+    run, files = Run.open(str(tmp_path / "run"), {}, {}, "0"), []
+    for domains in (("x", "y"), ("x", "y", "z"), ("z", "x")):
+        data = DomainData(path=str(file), domains=domains, train_limit=20, test_limit=10)
+        files.append(cut(run, run.step("texts", domains), {"data": identity(data), "seed": 1})["files"])
+    assert files[0]["x"] == files[1]["x"] == files[2]["x"] != files[0]["y"] == files[1]["y"]
 
 
 def test_a_folder_keeps_its_parts_and_files_elsewhere_are_judged_on_only(tmp_path):
