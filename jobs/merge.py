@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from actors.merging.checking import GIB, Plan, check_statistics, doubts, planned, short_of
-from actors.merging.checkpoints import Checkpoint, fetch
+from actors.merging.checking import Plan, check_statistics, doubts, planned, short_of
+from actors.merging.checkpoints import GIB, Checkpoint, fetch
 from actors.merging.collecting import take_over
 from actors.merging.errors import CheckpointError
 from actors.merging.estimating import Estimate, disk, estimate, speed

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import torch
 
 from actors.merging import models
-from actors.merging.checkpoints import Checkpoint, fetch
+from actors.merging.checkpoints import GIB, Checkpoint, fetch
 from actors.merging.errors import CheckpointError
 from actors.merging.grams import read_manifest
 from actors.merging.heads import heads_of
@@ -25,7 +25,6 @@ from fusion.merging.average import cosine
 from fusion.merging.gram import doubt
 from fusion.merging.regmean import alpha_of
 
-GIB = 1 << 30
 VOCABULARY = ("tokenizer.json", "vocab.txt", "spiece.model", "tokenizer.model")
 RELATED = 0.5
 """Cosine below which weights are not those of siblings, which lie near 1; those of strangers lie near 0."""

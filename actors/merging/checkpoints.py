@@ -3,7 +3,9 @@
 Only safetensors are read. Nothing of a checkpoint is executed.
 """
 
+import errno
 import json
+import os
 import shutil
 import struct
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from actors.merging.errors import CheckpointError
-from cluster.storage import digest, file_digest
+from cluster.storage import StorageError, digest, file_digest
 from configs.load import locate
 
 CONFIG, INDEX, SINGLE = "config.json", "model.safetensors.index.json", "model.safetensors"
@@ -36,6 +38,7 @@ BESIDE = (
 """Files that a merged checkpoint takes over from the first model."""
 Piece = tuple[str, Tensor, int]
 """Name, tensor, and the first of its rows: a large one comes in parts."""
+GIB = 1 << 30
 ALIGNED = 8
 """Contents of a file of safetensors begin at a multiple of so many bytes."""
 DTYPES = {
@@ -204,6 +207,8 @@ class Shards:
         with file.open("wb") as stream:
             stream.write(struct.pack("<Q", len(head)) + head)
             stream.truncate(8 + len(head) + end)
+            stream.flush()
+            _reserve(stream.fileno(), file, 8 + len(head) + end)
         for name, size in sizes.items():
             self._places[name] = file, 8 + len(head) + about[name]["data_offsets"][0], size
             self._missing[name] = size
@@ -225,6 +230,23 @@ class Shards:
         lacking = sorted(name for name, size in self._missing.items() if size)
         if lacking:
             raise CheckpointError(f"tensor {lacking[0]} was not merged")
+
+
+def _reserve(stream: int, file: Path, size: int) -> None:
+    """Claim the disk for a file before anything is merged; StorageError where there is not so much."""
+    try:
+        os.posix_fallocate(stream, 0, size)
+    except AttributeError:  # this system cannot
+        return
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            return
+        os.ftruncate(stream, 0)
+        free = shutil.disk_usage(file.parent).free
+        raise StorageError(
+            f"{file}: cannot be written: no space left on the disk, {free / GIB:.2f} GiB for a file of "
+            f"{size / GIB:.2f} GiB; make room"
+        ) from None
 
 
 def write(

@@ -17,7 +17,7 @@ from actors.merging.checkpoints import Checkpoint
 from actors.merging.collecting import FISHER, opened
 from actors.merging.heads import write_heads
 from actors.merging.solving import DIAGNOSTICS, PART, Together, together
-from cluster.storage import Run, Step
+from cluster.storage import Run, Step, StorageError
 from fusion.merging.architecture import check_finite
 from fusion.merging.average import average
 from fusion.merging.dare import dare
@@ -159,12 +159,19 @@ def _write(
 
 @contextmanager
 def _folder(run: Run, step: Step) -> Iterator[Path]:
-    """An empty folder that becomes the checkpoint of a step."""
+    """An empty folder that becomes the checkpoint of a step; nothing is left of one that fails."""
     if run.local:
         folder = Path(step.files.at(MODEL))
         shutil.rmtree(folder, ignore_errors=True)  # what was begun and not finished
         folder.mkdir(parents=True)
-        yield folder
+        try:
+            yield folder
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise StorageError(f"{folder}: cannot be written: {error.strerror}") from error
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         return
     with tempfile.TemporaryDirectory() as temporary:
         yield Path(temporary)
