@@ -77,7 +77,8 @@ class Coordinator:
         try:
             return self.job.run()
         except (StepError, StorageError) as error:
-            mark_failed(self.run_store, str(error))
+            with contextlib.suppress(StorageError):  # which may be what failed
+                mark_failed(self.run_store, str(error))
             raise
         finally:
             self.halt.set()

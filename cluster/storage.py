@@ -250,13 +250,23 @@ class Run(Storage):
         return Step(self, name, identity)
 
     def adopt(self, other: Storage, path: str) -> None:
-        """Copy what is below a path of another run and absent here, manifests last."""
+        """Take what is below a path of another run and absent here, manifests last: as links on one disk, as
+        published files never change, else as copies."""
         selector = pafs.FileSelector(other.at(path), allow_not_found=True, recursive=True)
         files = [info.path for info in other.fs.get_file_info(selector) if info.type == pafs.FileType.File]
         names = [file.removeprefix(f"{other.root}/") for file in files]
         for name in sorted(names, key=lambda name: (name.endswith("/manifest.json"), name)):
             if not name.rpartition("/")[2].startswith(".") and not self.exists(name):
-                self.write_bytes(name, other.read_bytes(name))
+                self._take(other, name)
+
+    def _take(self, other: Storage, name: str) -> None:
+        if self.local and other.local:
+            place = Path(self.at(name))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):
+                place.hardlink_to(other.at(name))
+                return
+        self.write_bytes(name, other.read_bytes(name))
 
     def take_lease(self, owner: str) -> None:
         """Become the writer; ResumeError when another one is alive."""

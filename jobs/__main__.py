@@ -109,6 +109,10 @@ def merge(
     inspect: Annotated[
         bool, typer.Option("--inspect", help="Print what a folder of Gram files holds.")
     ] = False,
+    reuse: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Take over statistics and fine-tuned models of another run."),
+    ] = None,
     fresh: Fresh = False,
     address: Address = "auto",
 ) -> None:
@@ -118,7 +122,7 @@ def merge(
     if inspect:
         job.inspect(config)
         return
-    job.main(config, overrides or [], run, plan=plan, start_over=fresh, address=address)
+    job.main(config, overrides or [], run, plan=plan, start_over=fresh, address=address, reuse=reuse)
 
 
 @app.command()

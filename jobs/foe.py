@@ -50,10 +50,7 @@ def reused(config: FoeConfig, uri: str) -> Run:
     """The run whose answers are taken over; ConfigError when there are none to take."""
     if not isinstance(config.experts, LiveExperts):
         raise ConfigError(f"--reuse {uri}: belongs to live experts; recorded ones are not asked anything")
-    run = Run(uri)
-    if not run.exists("run.json"):
-        raise ConfigError(f"--reuse {uri}: not a run directory (it has no run.json)")
-    return run
+    return launch.reused(uri)
 
 
 def check_room(config: FoeConfig, session: Session) -> None:

@@ -13,7 +13,7 @@ from cluster.session import Session
 from cluster.storage import Run, file_digest, fresh
 from configs import __version__
 from configs.load import PACKAGE_ROOT
-from configs.schema.base import Strict, identity
+from configs.schema.base import ConfigError, Strict, identity
 from jobs.drive import JobError, drive
 
 
@@ -33,6 +33,14 @@ def open_run(uri: str, config: Strict, inputs: dict[str, str], *, start_over: bo
     uri = uri if "://" in uri else str(Path(uri).absolute())
     Run.open(uri, identity(config), inputs, __version__)
     return uri
+
+
+def reused(uri: str) -> Run:
+    """The run that `--reuse` names; ConfigError when it is none."""
+    run = Run(uri)
+    if not run.exists("run.json"):
+        raise ConfigError(f"--reuse {uri}: not a run directory (it has no run.json)")
+    return run
 
 
 def drive_to_end(uri: str, config: Any, session: Session) -> dict[str, Any]:  # noqa: ANN401

@@ -1,46 +1,67 @@
 """The merging job as a person runs it: check, drive the coordinator, print the result."""
 
 import io
+from collections import Counter
 from typing import Any
 
+import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from actors.merging.checkpoints import Checkpoint, fetch
+from actors.merging.checking import Plan, check_statistics, doubts, planned, short_of
+from actors.merging.checkpoints import GIB, Checkpoint, fetch
+from actors.merging.collecting import take_over
 from actors.merging.errors import CheckpointError
+from actors.merging.estimating import Estimate, disk, estimate, speed
 from actors.merging.grams import read_manifest
-from actors.merging.job import RESULT
-from actors.merging.merging import rules_of
+from actors.merging.heads import heads_of
+from actors.merging.merging import RESULT
 from actors.merging.models import architecture_of
-from actors.merging.texts import chosen, files_of, read
+from actors.merging.solving import PLUS_PLUS, carrier_of, rules_of
+from actors.merging.texts import files_of, limited, parts_of, read
 from actors.sources import local_files
 from cluster.session import connect
-from cluster.storage import Run, Storage, file_digest
+from cluster.storage import Run, Storage
 from configs.load import load
-from configs.schema.merge import MergeConfig
+from configs.schema.merge import RESERVED_MODELS, MergeConfig
 from configs.schema.task import Source
 from fusion.merging.architecture import check_alike
 from jobs import launch, report
 
-GIB = 1 << 30
-VOCABULARY = ("tokenizer.json", "vocab.txt", "spiece.model", "tokenizer.model")
+GIGA, TERA = 1e9, 1e12
 
 
 def main(
-    path: str, overrides: list[str], run: str | None, *, plan: bool, start_over: bool, address: str
+    path: str,
+    overrides: list[str],
+    run: str | None,
+    *,
+    plan: bool,
+    start_over: bool,
+    address: str,
+    reuse: str | None = None,
 ) -> None:
     """Run the job of a configuration file; ConfigError, CheckpointError, ResumeError or SessionError, or
     exit 1."""
     config = load(path, MergeConfig, overrides)
-    checkpoints = check(config, path)
+    checkpoints, plans, table = check(config, path)
+    place = run or f"runs/{config.name}"
+    found = [*doubts(checkpoints, base_of(config)), *short_of(place, sum(disk(config, plans).values()))]
     if plan:
-        typer.echo(describe(config, checkpoints))
+        said = describe(config, checkpoints, plans, estimate(config, plans, table))
+        typer.echo("\n".join([said, *(f"warning: {one}" for one in found)]))
         return
     inputs = launch.digests(f for p in _files(config) for f in local_files(Source(path=p)))
-    for doubt in doubts(checkpoints):
+    for doubt in found:
         typer.echo(f"warning: {doubt}", err=True)
-    uri = launch.open_run(run or f"runs/{config.name}", config, inputs, start_over=start_over)
+    other = launch.reused(reuse) if reuse else None
+    uri = launch.open_run(place, config, inputs, start_over=start_over)
+    if other:
+        taken = take_over(Run(uri), other, checkpoints if config.fine_tuning is None else None)
+        typer.echo(
+            f"{len(taken)} steps are taken over from {reuse} where nothing that they depend on has changed"
+        )
     session = connect(address)
     summary = launch.drive_to_end(uri, config, session)
     typer.echo(result_table(summary))
@@ -53,55 +74,78 @@ def _files(config: MergeConfig) -> list[str]:
     return [] if data is None else [*files_of(data.path).values(), *data.elsewhere.values()]
 
 
-def check(config: MergeConfig, path: str) -> list[Checkpoint]:
-    """Everything that can be known before anything starts; the models that are there already."""
+def check(config: MergeConfig, path: str) -> tuple[list[Checkpoint], list[Plan], pa.Table | None]:
+    """Everything that can be known before anything starts; the models that are there already, all that will
+    be merged, and the texts in use."""
     try:
-        if config.texts is not None:
-            chosen(config.texts, read(config.texts, config.seed))
         models = [Checkpoint(fetch(one.model, one.revision), one.name) for one in config.models]
         for model in models:
             architecture_of(model)
         if models:
-            check_alike({model.name: model.meta() for model in models})
+            heads = heads_of(models, config.heads)
+            check_alike({model.name: heads.comparable(model) for model in models})
+            if PLUS_PLUS in config.methods:
+                carrier_of(models[0])
         for one in config.models:
             if one.grams is not None:
                 read_manifest(Storage(one.grams))
+        table, domains = _texts(config)
+        plans = planned(config, models, domains)
+        check_statistics(config, plans, table)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    return models
+    return models, plans, table
 
 
-def describe(config: MergeConfig, models: list[Checkpoint]) -> str:
-    """What the job will do."""
+def _texts(config: MergeConfig) -> tuple[pa.Table | None, list[str]]:
+    """Texts in use, and the domains that are learnt from."""
+    if config.texts is None:
+        return None, []
+    table = read(config.texts, config.seed)
+    domains, _ = parts_of(config.texts, table)
+    if config.fine_tuning is not None:
+        taken = [name for name in domains if name in RESERVED_MODELS]
+        if taken:
+            raise ValueError(f"a domain is called {taken[0]}, as a method or baseline is; name it otherwise")
+    return limited(table, config.texts, config.seed), domains
+
+
+def describe(config: MergeConfig, models: list[Checkpoint], plans: list[Plan], needs: Estimate) -> str:
+    """What the job will do, and need."""
     lines = [f"{config.name}: {', '.join(config.methods)}; the result is {config.result}"]
     if config.texts is not None:
-        table = read(config.texts, config.seed)
-        domains = chosen(config.texts, table)
-        lines.append(f"domains   {', '.join(domains)} of {len(set(table.column('domain').to_pylist()))}")
+        lines.append(f"domains   {', '.join(dict.fromkeys(plan.domain for plan in plans if plan.domain))}")
+    size = plans[0].like.bytes
+    lines.append(f"models    {len(plans)} x {size / GIB:.2f} GiB, {plans[0].architecture.family}")
     if models:
-        size = models[0].bytes
-        known = rules_of(models, {"exclude": config.exclude, "average": config.average})
-        counts: dict[str, int] = {}
-        for rule in known.values():
-            counts[rule.kind] = counts.get(rule.kind, 0) + 1
-        lines.append(f"models    {len(models)} x {size / GIB:.2f} GiB, {architecture_of(models[0]).family}")
+        params = {"exclude": config.exclude, "average": config.average}
+        counts = Counter(
+            rule.kind for rule in rules_of(models, params, heads_of(models, config.heads)).values()
+        )
         lines.append("tensors   " + ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())))
-        written = (len(config.methods) + len(config.alphas)) * size / GIB
-        lines.append(f"disk      {written:.2f} GiB of checkpoints")
-    return "\n".join([*lines, *(f"warning: {one}" for one in doubts(models))])
+    core = speed()
+    kinds = ", ".join(f"{size / GIB:.2f} {name}" for name, size in needs.disk.items())
+    lines.append(f"disk      {sum(needs.disk.values()) / GIB:.2f} GiB: {kinds}")
+    lines.append(f"memory    {needs.memory / GIB:.2f} GiB in the largest process, one per model at work")
+    kinds = ", ".join(f"{count / TERA:.3g} {name}" for name, count in needs.work.items())
+    lines.append(
+        f"work      {sum(needs.work.values()) / TERA:.3g} TFLOP: {kinds}; about "
+        f"{duration(needs.seconds(core))} on one core of this machine ({core / GIGA:.0f} GFLOP/s)"
+    )
+    return "\n".join(lines)
 
 
-def doubts(models: list[Checkpoint]) -> list[str]:
-    """What speaks against merging models that fit by their shapes."""
-    found = []
-    for name in VOCABULARY:
-        there = [model for model in models if (model.folder / name).is_file()]
-        if len({file_digest(model.folder / name) for model in there}) > 1 or 0 < len(there) < len(models):
-            found.append(f"the models' {name} differ; the result has that of {models[0].name}")
-    templates = {model.folder / "chat_template.jinja" for model in models}
-    if len({path.read_text() if path.is_file() else "" for path in templates}) > 1:
-        found.append(f"the models' chat templates differ; the result has that of {models[0].name}")
-    return found
+def duration(seconds: float) -> str:
+    """A time that a person can read."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def base_of(config: MergeConfig) -> Checkpoint | None:
+    """The model that all descend from, where it is named."""
+    return None if config.base is None else Checkpoint(fetch(config.base), "base")
 
 
 def inspect(place: str) -> None:

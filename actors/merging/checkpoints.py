@@ -3,7 +3,9 @@
 Only safetensors are read. Nothing of a checkpoint is executed.
 """
 
+import errno
 import json
+import os
 import shutil
 import struct
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from actors.merging.errors import CheckpointError
-from cluster.storage import digest, file_digest
+from cluster.storage import StorageError, digest, file_digest
 from configs.load import locate
 
 CONFIG, INDEX, SINGLE = "config.json", "model.safetensors.index.json", "model.safetensors"
@@ -36,6 +38,7 @@ BESIDE = (
 """Files that a merged checkpoint takes over from the first model."""
 Piece = tuple[str, Tensor, int]
 """Name, tensor, and the first of its rows: a large one comes in parts."""
+GIB = 1 << 30
 ALIGNED = 8
 """Contents of a file of safetensors begin at a multiple of so many bytes."""
 DTYPES = {
@@ -104,6 +107,11 @@ class Checkpoint(Mapping[str, Tensor]):
         if lacking:
             raise CheckpointError(f"{self.name}: tensor {lacking[0]} is not in {self._files[lacking[0]]}")
         return found
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor."""
+        return {name: shape for name, (_, shape) in self.headers.items()}
 
     @property
     def bytes(self) -> int:
@@ -199,6 +207,8 @@ class Shards:
         with file.open("wb") as stream:
             stream.write(struct.pack("<Q", len(head)) + head)
             stream.truncate(8 + len(head) + end)
+            stream.flush()
+            _reserve(stream.fileno(), file, 8 + len(head) + end)
         for name, size in sizes.items():
             self._places[name] = file, 8 + len(head) + about[name]["data_offsets"][0], size
             self._missing[name] = size
@@ -222,6 +232,23 @@ class Shards:
             raise CheckpointError(f"tensor {lacking[0]} was not merged")
 
 
+def _reserve(stream: int, file: Path, size: int) -> None:
+    """Claim the disk for a file before anything is merged; StorageError where there is not so much."""
+    try:
+        os.posix_fallocate(stream, 0, size)
+    except AttributeError:  # this system cannot
+        return
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            return
+        os.ftruncate(stream, 0)
+        free = shutil.disk_usage(file.parent).free
+        raise StorageError(
+            f"{file}: cannot be written: no space left on the disk, {free / GIB:.2f} GiB for a file of "
+            f"{size / GIB:.2f} GiB; make room"
+        ) from None
+
+
 def write(
     folder: Path,
     tensors: Iterable[Piece],
@@ -230,12 +257,15 @@ def write(
     dtype: str | None = None,
     card: str = "",
     shard_bytes: int = 5_000_000_000,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint into an empty folder, with the tensors, configuration and tokenizer of `like`.
-    `dtype`, such as bfloat16, is that of all floating-point tensors; their own when empty."""
+    """Write a checkpoint into an empty folder, with the tensors, configuration and tokenizer of `like`, but
+    for the `shapes` of some tensors and the entries `about` of the configuration. `dtype`, such as bfloat16,
+    is that of all floating-point tensors; their own when empty."""
     wanted = next((code for code, one in DTYPES.items() if dtype and one == getattr(torch, dtype)), None)
     planned = {
-        name: (wanted if wanted and DTYPES[own].is_floating_point else own, shape)
+        name: (wanted if wanted and DTYPES[own].is_floating_point else own, (shapes or {}).get(name, shape))
         for name, (own, shape) in like.headers.items()
     }
     shards = Shards(folder, planned, shard_bytes)
@@ -246,5 +276,5 @@ def write(
         if (like.folder / name).is_file():
             shutil.copyfile(like.folder / name, folder / name)
     (folder / "README.md").write_text(card)
-    config = {**like.config, "dtype": dtype} if dtype else like.config
+    config = {**like.config, **(about or {}), **({"dtype": dtype} if dtype else {})}
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")

@@ -5,26 +5,27 @@ texts -> a model per domain (or checkpoints that are there) -> statistics of eac
 """
 
 import time
-from pathlib import Path
 from typing import Any
 
 from actors.board import Board
-from actors.merging import merging
+from actors.merging.checking import check_rows, given
 from actors.merging.checkpoints import Checkpoint
-from actors.merging.collecting import opened
+from actors.merging.collecting import files_of, opened
+from actors.merging.errors import CheckpointError
+from actors.merging.grams import read_manifest
+from actors.merging.heads import How, heads_of, labels_of
 from actors.merging.judging import BEST
+from actors.merging.merging import publish
 from actors.merging.models import architecture_of
+from actors.merging.solving import PLUS_PLUS
 from actors.status import enter
-from actors.steps.runner import Call, Done, Steps
+from actors.steps.runner import Call, Done, StepError, Steps
 from cluster.session import Session
 from cluster.storage import Run
 from configs.schema.base import identity
 from configs.schema.merge import MergeConfig
 from fusion.merging.architecture import check_alike
 from fusion.merging.average import normalised
-
-RESULT = "model"
-"""Folder of the result below the run."""
 
 
 class MergeJob:
@@ -45,15 +46,17 @@ class MergeJob:
         texts = self._texts()
         sources = self._sources(texts)
         checkpoints = [opened(self.run_store, source) for source in sources]
-        check_alike({one.name: one.meta() for one in checkpoints})
+        heads = heads_of(checkpoints, self._heads())
+        check_alike({one.name: heads.comparable(one) for one in checkpoints})
         shared = self._shared(sources)
         self._enter("collecting statistics of every model")
         statistics = self._statistics(sources, texts)
+        self._check_rows(checkpoints, statistics["grams"])
         self._enter("merging")
         merged = self._merged(checkpoints[0], shared, statistics)
         judged = self._judged(sources, merged, texts)
         self._enter("writing the results")
-        self._publish(merged[self.config.result].key)
+        publish(self.run_store, merged[self.config.result].key)
         summary = self._summary(sources, merged, judged, time.time() - started)
         tensors = (
             self.run_store.read_json(f"steps/{merged['regmean'].key}/tensors.json")
@@ -91,7 +94,7 @@ class MergeJob:
                 "tuning:tune",
                 {
                     "fine_tuning": identity(self.config.fine_tuning),
-                    "texts": texts.key,
+                    "texts": texts.facts["files"][domain],
                     "domain": domain,
                     "labels": texts.facts["labels"],
                     "seed": self.config.seed,
@@ -115,10 +118,16 @@ class MergeJob:
             "shares": normalised(weights, len(weights)),
             "exclude": list(config.exclude),
             "average": list(config.average),
+            "heads": self._heads(),
             "dtype": config.dtype,
             "shard_bytes": config.shard_bytes,
             "name": config.name,
         }
+
+    def _heads(self) -> How:
+        """Models that the job fine-tunes have the labels of one file, whatever these are called."""
+        tuned = self.config.fine_tuning is not None and self.config.heads == "names"
+        return "positions" if tuned else self.config.heads
 
     def _statistics(self, sources: list[dict[str, Any]], texts: Done | None) -> dict[str, Any]:
         """Where the statistics of each model are, by kind, and what is said of them."""
@@ -135,13 +144,15 @@ class MergeJob:
                 assert texts is not None  # noqa: S101 - the configuration has seen to it
                 params = {
                     "source": _place(source),
-                    "texts": texts.key,
+                    "texts": texts.facts["files"][source["domain"]],
                     "domain": source["domain"],
                     "statistics": identity(self.config.statistics),
                 }
                 calls[kind, number] = self._call(f"collect-{kind}", f"collecting:collect_{kind}", params)
         done = dict(zip(calls, self.steps.do(list(calls.values())), strict=True))
         found: dict[str, Any] = {"grams": [], "fisher": [], "facts": {}}
+        if texts is not None:
+            found["texts"] = [texts.facts["files"].get(source.get("domain")) for source in sources]
         for number, source in enumerate(sources):
             if source.get("grams"):
                 found["grams"].append({"grams": source["grams"]})
@@ -156,46 +167,62 @@ class MergeJob:
                 found["fisher"].append(done["fisher", number].key)
         return found
 
+    def _check_rows(self, models: list[Checkpoint], places: list[dict[str, Any]]) -> None:
+        """StepError if a Gram matrix rests on too few rows for some alpha."""
+        kept = heads_of(models, self._heads()).kind == "own"
+        for model, place in zip(models, places, strict=False):
+            rows = read_manifest(files_of(self.run_store, place))["rows"]
+            try:
+                check_rows(self.config, given(model, keep_heads=kept), rows)
+            except CheckpointError as error:
+                raise StepError(str(error)) from None
+
     def _merged(
         self, first: Checkpoint, shared: dict[str, Any], statistics: dict[str, Any]
     ) -> dict[str, Done]:
         """The step of each method that has written a checkpoint."""
-        config = self.config
-        alphas = {f"regmean@{alpha:g}": alpha for alpha in config.alphas}
-        if "regmean" in config.methods:
-            alphas = {"regmean": config.alpha, **alphas}
+        solvable = {
+            **{k: shared[k] for k in ("sources", "coefficients", "exclude", "average", "heads")},
+            "overrides": list(self.config.overrides.items()),
+            "ridge": self.config.ridge,
+        }
         stages = [n for n, stage in enumerate(architecture_of(first).stages) if stage.groups]
-        solving = {
+        solving: dict[tuple[str, int | None], Call] = {
             (name, n): self._call(
                 "solve",
-                "merging:solve",
-                {
-                    **{k: shared[k] for k in ("sources", "coefficients", "exclude", "average")},
-                    "grams": statistics["grams"],
-                    "stage": n,
-                    "alpha": alpha,
-                    "overrides": list(config.overrides.items()),
-                    "ridge": config.ridge,
-                },
+                "solving:solve",
+                {**solvable, "grams": statistics["grams"], "stage": n, "alpha": alpha},
             )
-            for name, alpha in alphas.items()
+            for name, alpha in self._alphas().items()
             for n in stages
         }
+        if PLUS_PLUS in self.config.methods:
+            calibration = {
+                "texts": statistics["texts"],
+                "statistics": identity(self.config.statistics),
+                "method": PLUS_PLUS,
+            }
+            params = {**solvable, **calibration, "alpha": self.config.alpha}
+            solving[PLUS_PLUS, None] = self._call("solve-pp", "solving:solve_pp", params)
         solved = dict(zip(solving, self.steps.do(list(solving.values())), strict=True))
-        calls = {
-            name: self._call(
-                "assemble",
-                "merging:assemble",
-                {**shared, "alpha": alpha, "stages": [solved[name, n].key for n in stages]},
-            )
-            for name, alpha in alphas.items()
-        }
-        for name in config.methods:
-            if name != "regmean":
-                calls[name] = self._call(
-                    "rival", "merging:rival", {**shared, **self._rival(name, statistics)}
-                )
+        calls = {}
+        for name in dict.fromkeys(name for name, _ in solving):
+            keys = [done.key for (of, _), done in solved.items() if of == name]
+            alpha = self._alphas().get(name, self.config.alpha)
+            method = {"method": PLUS_PLUS if name == PLUS_PLUS else "regmean"}
+            params = {**shared, **method, "alpha": alpha, "stages": keys}
+            calls[name] = self._call("assemble", "merging:assemble", params)
+        for name in self.config.methods:
+            if name not in calls:
+                params = {**shared, **self._rival(name, statistics)}
+                calls[name] = self._call("rival", "merging:rival", params)
         return dict(zip(calls, self.steps.do(list(calls.values())), strict=True))
+
+    def _alphas(self) -> dict[str, float | None]:
+        """RegMean by name of its checkpoint; None is the family's default."""
+        if "regmean" not in self.config.methods:
+            return {}
+        return {"regmean": self.config.alpha, **{f"regmean@{alpha:g}": alpha for alpha in self.config.alphas}}
 
     def _rival(self, method: str, statistics: dict[str, Any]) -> dict[str, Any]:
         """What a method depends on beside the models."""
@@ -216,16 +243,19 @@ class MergeJob:
         if texts is None or any(source.get("domain") is None for source in sources):
             return {}
         models = [opened(self.run_store, source) for source in sources]
-        first = models[0]
-        classes = first.config.get("id2label")
-        classifies = any("Classification" in name for name in first.config.get("architectures") or [])
-        if not classifies or not classes or not merging.alike(models):
-            self.board.note("nothing is judged: that needs classifiers with the same labels")
+        known = {label for model in models for label in labels_of(model).values()}
+        labels = [*texts.facts["labels"], *sorted(known - set(texts.facts["labels"]))]
+        classifies = any("Classification" in name for name in models[0].config.get("architectures") or [])
+        if not classifies or heads_of(models, self._heads()).kind == "own":
+            self.board.note("nothing is judged: that needs classifiers that share labels")
+            return {}
+        if not known >= set(texts.facts["labels"]):
+            strange = ", ".join(sorted(set(texts.facts["labels"]) - known)[:3])
+            self.board.note(f"nothing is judged: no model has the labels of the texts ({strange})")
             return {}
         self._enter("answering the test texts")
-        labels = texts.facts["labels"]
-        shared = {"texts": texts.key, "labels": labels, "max_length": self.config.statistics.max_length}
-        shared["domains"] = sorted({*texts.facts["domains"], *texts.facts["held_out"]})
+        files = texts.facts["files"]
+        shared = {"texts": files, "labels": labels, "max_length": self.config.statistics.max_length}
         places = {source["name"]: _place(source) for source in sources}
         places |= {name: {"name": name, "step": done.key} for name, done in merged.items()}
         calls = [
@@ -236,7 +266,7 @@ class MergeJob:
             "answers": answers,
             "sources": [source["name"] for source in sources],
             "models": {source["domain"]: source["name"] for source in sources},
-            "texts": texts.key,
+            "texts": files,
             "domains": texts.facts["domains"],
             "held_out": texts.facts["held_out"],
             "labels": labels,
@@ -245,21 +275,6 @@ class MergeJob:
         }
         facts: dict[str, Any] = self.steps.one(self._call("judge", "judging:judge", params)).facts
         return facts
-
-    def _publish(self, key: str) -> None:
-        """Put the result where a person looks for it, all at once where a folder can be renamed."""
-        run = self.run_store
-        if not run.local:
-            with run.folder(f"steps/{key}/{merging.MODEL}") as folder:
-                run.put_folder(RESULT, folder)
-            return
-        target, source = Path(run.at(RESULT)), Path(run.at(f"steps/{key}/{merging.MODEL}"))
-        if target.is_symlink() and target.resolve() == source.resolve():
-            return
-        draft = target.with_name(f".{RESULT}.tmp")
-        draft.unlink(missing_ok=True)
-        draft.symlink_to(source.relative_to(target.parent), target_is_directory=True)
-        draft.replace(target)
 
     def _summary(
         self, sources: list[dict[str, Any]], merged: dict[str, Done], judged: dict[str, Any], seconds: float

@@ -22,13 +22,13 @@ ENSEMBLE, BEST = "ensemble", "own_expert"
 
 
 def answer(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
-    """Write probabilities (n, C) by domain. `params`: source, texts (key), domains, labels, max_length."""
+    """Write probabilities (n, C) by domain. `params`: source, texts (by domain), labels, max_length."""
     checkpoint = opened(run, params["source"])
     spec = ClassifierModel(model=str(checkpoint.folder), max_length=params["max_length"])
     model = SequenceClassifier(spec, str(checkpoint.folder), params["labels"])
     found = {}
-    for domain in params["domains"]:
-        texts, _ = part_of(run, params["texts"], domain, "test")
+    for domain, own in params["texts"].items():
+        texts, _ = part_of(run, own, "test")
         answers = model.answer(texts)
         found[domain] = np.stack([one.vector for one in answers if one.vector is not None])
     step.files.write_bytes(ANSWERS, save(found))
@@ -42,7 +42,7 @@ def judge(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # no
     models: dict[str, str] = params["models"]
     every = [*params["domains"], *params["held_out"]]
     proba[ENSEMBLE] = {d: np.mean([proba[name][d] for name in params["sources"]], axis=0) for d in every}
-    labels = {d: _ids(part_of(run, params["texts"], d, "test")[1], params["labels"]) for d in every}
+    labels = {d: _ids(part_of(run, params["texts"][d], "test")[1], params["labels"]) for d in every}
     found = {name: _measured(of, labels, params, [d for d in every if d in of]) for name, of in proba.items()}
     own = {d: proba[models[d]][d] for d in params["domains"]}
     found[BEST] = _measured(own, labels, params, params["domains"])

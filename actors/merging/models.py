@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from actors.merging.checkpoints import Checkpoint
 from actors.merging.errors import CheckpointError
@@ -53,6 +53,7 @@ def hollow(checkpoint: Checkpoint) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
     with init_empty_weights(include_buffers=False):
         model = model_class(checkpoint)._from_config(config)
+    model.tie_weights()
     unknown = sorted({name for name, _ in model.named_parameters()} - set(checkpoint))
     if unknown:
         raise CheckpointError(f"{checkpoint.name}: no tensor {unknown[0]} in its files")
@@ -63,27 +64,46 @@ def hollow(checkpoint: Checkpoint) -> PreTrainedModel:
     return model.eval()
 
 
+def classifier_of(base: Checkpoint) -> tuple[Architecture, dict[str, tuple[int, ...]]]:
+    """What a base becomes with a classification head, and the shapes of its parameters."""
+    from accelerate import init_empty_weights
+
+    config = AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
+    with init_empty_weights():
+        model = AutoModelForSequenceClassification.from_config(config)
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    about = {**base.config, "architectures": [type(model).__name__]}
+    try:
+        return describe(about, list(shapes)), shapes
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{base.name}: {error}") from None
+
+
 class Loader:
     """Puts weights into a hollow model, stage by stage."""
 
-    def __init__(self, model: nn.Module, checkpoint: Checkpoint, stages: Sequence[Stage]) -> None:
-        self.model, self.checkpoint = model, checkpoint
+    def __init__(
+        self, model: PreTrainedModel, tensors: Mapping[str, Tensor], stages: Sequence[Stage]
+    ) -> None:
+        self.model, self.tensors = model, tensors
         self.blocks = [stage.name for stage in stages[:-1]]
         self.tail = stages[-1].name
         inside = tuple(f"{block}." for block in self.blocks)
-        self.heads = {f"{module}.weight" for group in stages[-1].groups for module in group.modules}
+        heads = [module for group in stages[-1].groups for module in group.modules]
+        self.heads = {f"{module}.{leaf}" for module in heads for leaf in ("weight", "bias")}
         self.around = [n for n, _ in model.named_parameters() if not n.startswith(inside)]
 
     def load_around(self) -> None:
-        """Embeddings and whatever else is in no block, but for the heads' large matrices."""
+        """Embeddings and whatever else is in no block, but for the heads."""
         for name in self.around:
             if name not in self.heads:
-                self._put(name, self.checkpoint[name])
+                self._put(name, self.tensors[name])
+        self.model.tie_weights()
 
     def load(self, stage: str) -> None:
         """A block's weights, or those of the heads."""
         for name in self._names(stage):
-            self._put(name, self.checkpoint[name])
+            self._put(name, self.tensors[name])
 
     def drop(self, stage: str) -> None:
         """Forget a block's weights."""

@@ -9,31 +9,33 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from actors.sources import read_rows
-from cluster.storage import Run, Step, Storage
+from cluster.storage import Run, Step, Storage, digest
 from configs.load import locate
 from configs.schema.base import ConfigError
-from configs.schema.merge import DomainData
+from configs.schema.merge import RESERVED_DOMAINS, DomainData
 from configs.schema.task import Source
 
 ENDINGS = (".jsonl.gz", ".jsonl", ".parquet", ".csv")
+PLACE = "texts/{}.parquet"
 COLUMNS = ("part", "domain", "text", "label")
 
 
 def cut(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
-    """Write `texts.parquet`. Facts: labels, domains (learnt from), held_out, and counts. `params`: data,
-    seed."""
+    """Write the texts of each domain, under a name that its content gives. Facts: labels, domains (learnt
+    from), held_out, counts, files (by domain). `params`: data, seed."""
     data = DomainData.model_validate(params["data"])
     table = read(data, params["seed"])
-    trained = chosen(data, table)
-    held_out = [*(data.held_out or _others(data, table, trained)), *data.elsewhere]
-    kept = _limited(table, data, [*trained, *held_out], params["seed"])
-    step.files.write_table("texts.parquet", kept)
+    trained, held_out = parts_of(data, table)
+    kept = limited(table, data, params["seed"])
+    counts, files = dict[str, dict[str, int]](), dict[str, str]()
+    for domain in sorted({*trained, *held_out}):
+        mine = kept.filter(pc.equal(kept.column("domain"), domain)).select(["part", "text", "label"])
+        rows = mine.to_pylist()
+        counts[domain] = {part: sum(row["part"] == part for row in rows) for part in ("train", "test")}
+        files[domain] = digest(rows)
+        run.write_table(PLACE.format(files[domain]), mine)
     labels = sorted(set(kept.column("label").to_pylist()))
-    pairs = zip(kept.column("domain").to_pylist(), kept.column("part").to_pylist(), strict=True)
-    counts: dict[str, dict[str, int]] = {}
-    for domain, part in pairs:
-        counts.setdefault(domain, {"train": 0, "test": 0})[part] += 1
-    return {"labels": labels, "domains": trained, "held_out": held_out, "counts": counts}
+    return {"labels": labels, "domains": trained, "held_out": held_out, "counts": counts, "files": files}
 
 
 def read(data: DomainData, seed: int) -> pa.Table:
@@ -48,7 +50,11 @@ def read(data: DomainData, seed: int) -> pa.Table:
             drawn = np.random.default_rng(seed).random(count) < data.test_share
             names = np.where(drawn, "test", "train").tolist()
         tables.append(pa.table({"part": names, **columns}))
+    known = {name for one in tables for name in one.column("domain").to_pylist()}
     tables += [_elsewhere(data, name, path) for name, path in data.elsewhere.items()]
+    taken = sorted(known & set(data.elsewhere))
+    if taken:
+        raise ConfigError(f"data.elsewhere: {taken[0]!r} is also a domain of {data.path}; name it otherwise")
     table = pa.concat_tables(tables)
     if any(table.column(name).null_count for name in COLUMNS):
         raise ConfigError(f"{data.path}: some rows have no domain, text or label")
@@ -86,6 +92,19 @@ def files_of(path: str) -> dict[str, str]:
     return found
 
 
+def parts_of(data: DomainData, table: pa.Table) -> tuple[list[str], list[str]]:
+    """Domains that are learnt from, and those that are only judged on; ConfigError for names that clash."""
+    trained = chosen(data, table)
+    held_out = [*(data.held_out or _others(data, table, trained)), *data.elsewhere]
+    both = sorted({*trained} & {*held_out})
+    if both:
+        raise ConfigError(f"data.held_out: {both[0]!r} is also learnt from; name it once")
+    reserved = sorted({*trained, *held_out} & {*RESERVED_DOMAINS})
+    if reserved:
+        raise ConfigError(f"{data.path}: a domain is called {reserved[0]!r}, as a column of the results is")
+    return trained, held_out
+
+
 def chosen(data: DomainData, table: pa.Table) -> list[str]:
     """The domains that get a model of their own: those named, or the largest."""
     counts = _counts(table, "train")
@@ -117,21 +136,23 @@ def _largest(counts: dict[str, int]) -> list[str]:
     return sorted(counts, key=lambda name: (-counts[name], name))
 
 
-def _limited(table: pa.Table, data: DomainData, domains: Sequence[str], seed: int) -> pa.Table:
-    """Up to so many rows of each part of each domain, drawn at random, in their order."""
+def limited(table: pa.Table, data: DomainData, seed: int) -> pa.Table:
+    """Up to so many rows of each part of each domain in use, drawn at random, in their order. What is drawn
+    of a domain does not depend on the others."""
+    trained, held_out = parts_of(data, table)
     names = np.array(table.column("domain").to_pylist())
     parts = np.array(table.column("part").to_pylist())
-    rng = np.random.default_rng([seed, 1])
     rows = []
-    for domain in sorted(set(domains)):
+    for domain in sorted({*trained, *held_out}):
+        rng = np.random.default_rng([seed, int(digest(domain), 16)])
         for part, limit in (("train", data.train_limit), ("test", data.test_limit)):
             mine = np.flatnonzero((names == domain) & (parts == part))
             rows.append(np.sort(rng.permutation(mine)[:limit]))
     return table.take(np.concatenate(rows))
 
 
-def part_of(run: Run, key: str, domain: str, part: str) -> tuple[list[str], list[str]]:
-    """Texts and labels of a part of a domain."""
-    rows = run.read_table(f"steps/{key}/texts.parquet").to_pylist()
-    mine = [row for row in rows if row["domain"] == domain and row["part"] == part]
+def part_of(run: Run, texts: str, part: str) -> tuple[list[str], list[str]]:
+    """Texts and labels of a part of a domain, of which `texts` names the content."""
+    rows = run.read_table(PLACE.format(texts)).to_pylist()
+    mine = [row for row in rows if row["part"] == part]
     return [row["text"] for row in mine], [row["label"] for row in mine]

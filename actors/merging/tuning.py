@@ -14,8 +14,8 @@ MODEL = "model"
 
 
 def tune(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
-    """Write the checkpoint `model/`. `params`: fine_tuning, texts (key), domain, labels, seed."""
-    texts, names = part_of(run, params["texts"], params["domain"], "train")
+    """Write the checkpoint `model/`. `params`: fine_tuning, texts, domain, labels, seed."""
+    texts, names = part_of(run, params["texts"], "train")
     labels = params["labels"]
     stm = create(spec_of(FineTuning.model_validate(params["fine_tuning"])), labels, seed=params["seed"])
     losses: list[float] = []

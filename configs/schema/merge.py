@@ -5,13 +5,18 @@ Only `regmean`, `regmean_pp` and `fisher` need statistics: from texts of a model
 files that the owner of the data has published.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from configs.schema.base import RESOURCE, Strict
 
-Method = Literal["simple", "fisher", "regmean", "task_arithmetic", "ties", "dare", "slerp"]
+Method = Literal["simple", "fisher", "regmean", "regmean_pp", "task_arithmetic", "ties", "dare", "slerp"]
+METHODS: tuple[str, ...] = get_args(Method)
+RESERVED_DOMAINS = ("in_domain", "held_out", "against_result")
+"""Columns of the results that are no domain."""
+RESERVED_MODELS = (*METHODS, "ensemble", "own_expert")
+"""Rows of the results that are no model of the user's."""
 Unit = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -122,6 +127,9 @@ class MergeConfig(Strict):
     """Other values by regular expressions of tensor names, anchored at the start; the first that fits."""
     ridge: NonNegativeFloat = 0.0
     """Share of the mean diagonal that is added to every Gram matrix; pulls towards the average."""
+    heads: Literal["names", "positions", "own"] = "names"
+    """Which outputs of classification heads are the same: those of one name, those of one number whatever
+    their names, or none, so that every model keeps its own head."""
     exclude: tuple[str, ...] = ()
     """Regular expressions of tensors that stay those of the first model."""
     average: tuple[str, ...] = ()
@@ -162,6 +170,9 @@ class MergeConfig(Strict):
         names = [model.name for model in self.models]
         if self.models and (len(names) < 2 or len(set(names)) < len(names)):
             raise ValueError(f"models: two at least, with different names, got {', '.join(names)}")
+        reserved = [name for name in names if name in RESERVED_MODELS]
+        if reserved:
+            raise ValueError(f"models: {reserved[0]} is the name of a method or baseline; name it otherwise")
         if self.result not in self.methods:
             raise ValueError(f"result: {self.result} is not among methods ({', '.join(self.methods)})")
         tuned = self.fine_tuning is not None
@@ -184,5 +195,6 @@ class MergeConfig(Strict):
             raise ValueError(f"models: {model.name}: domain needs data, the texts of the domains")
         if "regmean" in self.methods and model.domain is None and model.grams is None:
             raise ValueError(f"models: {model.name}: regmean needs a domain of data, or Gram files (grams)")
-        if "fisher" in self.methods and model.domain is None:
-            raise ValueError(f"models: {model.name}: fisher needs a domain of data")
+        needy = [name for name in self.methods if name in {"fisher", "regmean_pp"}]
+        if needy and model.domain is None:
+            raise ValueError(f"models: {model.name}: {needy[0]} needs a domain of data")

@@ -205,6 +205,13 @@ def check_finite(model: str, name: str, tensor: Tensor) -> None:
         raise ValueError(f"{model}: tensor {name} holds numbers that are not finite")
 
 
+def width(group: Group, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Input features of a group, from the shapes of tensors."""
+    weight = group.weights[0]
+    shape = shapes[weight.tensor] if weight.expert is None else shapes[weight.tensor][1:]
+    return shape[1] if weight.transposed else shape[0]
+
+
 def matrix(group: Group, tensors: Mapping[str, Tensor]) -> Tensor:
     """The weights of a group side by side (inputs, outputs)."""
     parts = [_stored(weight, tensors[weight.tensor]) for weight in group.weights]

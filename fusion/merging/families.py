@@ -195,5 +195,7 @@ HEADS: tuple[Inputs, ...] = (
 """Linear maps after the last block, of whatever family, beside `score`, `lm_head` and `qa_outputs`."""
 TASK = ("classifier.", "pre_classifier.", "score.", "qa_outputs.", "classification_head.")
 """Beginnings of the names of parameters that belong to a task and not to the body."""
+LABELLED = ("classifier", "classifier.out_proj", "score", "classification_head.out_proj")
+"""Linear maps whose outputs are labels."""
 TIED_HEADS = ("lm_head", "lm_head.decoder", "cls.predictions.decoder", "vocab_projector")
 """Heads that may be the embedding over again."""

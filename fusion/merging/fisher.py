@@ -17,6 +17,8 @@ from fusion.merging.average import normalised, working
 
 Labels = Literal["expected", "predicted", "given"]
 """Over all labels by their probability; the most probable only; the one that belongs to the sample."""
+NEGLIGIBLE = 1e-9
+"""Share of the expectation that may be left out."""
 EPSILON = 1e-10
 """Added to every entry, so that parameters nobody knows anything of are averaged."""
 
@@ -50,17 +52,35 @@ def diagonal_fisher(
     if (given is None) == (labels == "given"):
         raise ValueError("labels are needed where, and only where, labels = 'given'")
     found = Fisher({name: torch.zeros_like(working(p.detach())) for name, p in parameters.items()})
+    squares = _Squares(parameters)
     for number, sample in enumerate(samples):
         logs = log_probabilities(sample)
         target = given[number] if given is not None else None
-        squares = _squares(logs, list(parameters.values()), labels, target)
-        if not all(torch.isfinite(square).all() for square in squares):
+        known = not bool(torch.isnan(logs).any())
+        if known:
+            squares.of(logs, directions(logs.detach(), labels, target))
+        if known and squares.finite():
+            squares.add_to(found.totals)
+            found.samples += 1
+        else:
             found.skipped += 1
-            continue
-        for total, square in zip(found.totals.values(), squares, strict=True):
-            total.add_(square)
-        found.samples += 1
     return found
+
+
+def directions(logs: Tensor, labels: Labels, target: int | None = None) -> Tensor:
+    """Rows v (k, labels) such that the sum of (d (v . log p))^2 over them is the expectation over labels.
+
+    With P = diag(p) - p p^T the gradients g_y of log p_y, whose mean is 0, have the second moment
+    sum_y p_y g_y g_y^T = sum_k (g v_k)(g v_k)^T for v_k = sqrt(w_k) u_k of the eigenvectors of P: one fewer
+    than labels, and none for those that the model excludes.
+    """
+    if labels != "expected":
+        chosen = int(logs.argmax()) if target is None else target
+        return torch.eye(len(logs), dtype=logs.dtype, device=logs.device)[chosen][None]
+    p = logs.double().exp()
+    values, vectors = torch.linalg.eigh(torch.diag(p) - torch.outer(p, p))
+    kept = values > NEGLIGIBLE * values.sum()
+    return torch.as_tensor((vectors[:, kept] * values[kept].sqrt()).T.to(logs))
 
 
 def fisher_average(
@@ -91,16 +111,46 @@ def norm(fishers: Iterable[Tensor]) -> float:
     return sqrt(sum(float(fisher.double().square().sum()) for fisher in fishers))
 
 
-def _squares(logs: Tensor, parameters: list[Tensor], labels: Labels, target: int | None) -> list[Tensor]:
-    if labels == "expected":
-        shares = [(label, float(share)) for label, share in enumerate(logs.detach().exp())]
-    else:
-        shares = [(int(logs.argmax()) if target is None else target, 1.0)]
-    sums = [torch.zeros_like(working(p.detach())) for p in parameters]
-    for number, (label, share) in enumerate(shares):
-        last = number == len(shares) - 1
-        gradients = torch.autograd.grad(logs[label], parameters, retain_graph=not last, allow_unused=True)
-        for total, gradient in zip(sums, gradients, strict=True):
-            if gradient is not None:
-                total.add_(gradient.to(total).square(), alpha=share)
-    return sums
+class _Squares:
+    """Squared gradients of one sample, in memory that is used again for the next. Gradients of embeddings may
+    be sparse: most rows of a vocabulary are not in a text."""
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        self._parameters = parameters
+        self._dense: dict[str, Tensor] = {}
+        self._sparse: dict[str, list[Tensor]] = {}
+
+    def of(self, logs: Tensor, rows: Tensor) -> None:
+        """Sum up the squares of d (v . logs) for rows v (k, labels)."""
+        self._sparse = {}
+        for dense in self._dense.values():
+            dense.zero_()
+        for number, row in enumerate(rows):
+            last = number == len(rows) - 1
+            gradients = torch.autograd.grad(
+                logs, list(self._parameters.values()), row, retain_graph=not last, allow_unused=True
+            )
+            for name, gradient in zip(self._parameters, gradients, strict=True):
+                if gradient is not None:
+                    self._add(name, gradient)
+
+    def _add(self, name: str, gradient: Tensor) -> None:
+        if gradient.is_sparse:
+            self._sparse.setdefault(name, []).append(gradient.coalesce())
+            return
+        if name not in self._dense:
+            self._dense[name] = torch.zeros_like(working(gradient))
+        self._dense[name].addcmul_(gradient, gradient)
+
+    def finite(self) -> bool:
+        """Whether all squares are numbers."""
+        tensors = [*self._dense.values(), *(one.values() for of in self._sparse.values() for one in of)]
+        return all(bool(torch.isfinite(tensor.sum())) for tensor in tensors)
+
+    def add_to(self, totals: Mapping[str, Tensor]) -> None:
+        """Add what was summed up."""
+        for name, dense in self._dense.items():
+            totals[name].add_(dense)
+        for name, several in self._sparse.items():
+            for one in several:
+                totals[name].index_add_(0, one.indices()[0], one.values().square().to(totals[name]))

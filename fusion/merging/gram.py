@@ -152,7 +152,12 @@ def doubt(rows: int, width: int, alpha: float) -> str | None:
     )
 
 
+def panels_of(width: int) -> int:
+    """How many panels a matrix is cut into."""
+    return max((count for least, count in PANELS.items() if width >= least), default=1)
+
+
 def _edges(width: int) -> list[tuple[int, int]]:
-    panels = max((count for least, count in PANELS.items() if width >= least), default=1)
+    panels = panels_of(width)
     cuts = [width * panel // panels for panel in range(panels + 1)]
     return list(pairwise(cuts))

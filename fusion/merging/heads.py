@@ -58,6 +58,20 @@ def same(maps: Sequence[Names]) -> bool:
     return len({tuple(_ordered(number, mapping)) for number, mapping in enumerate(maps)}) == 1
 
 
+def average_rows(
+    space: LabelSpace, tensors: Sequence[Tensor], *, coefficients: Sequence[float] | None = None
+) -> Tensor:
+    """Rows (labels, ...) of the union, from weights or biases (labels_i, ...): each the mean of those that
+    have it."""
+    scales = normalised(coefficients, len(tensors))
+    merged = tensors[0].new_empty(len(space.labels), *tensors[0].shape[1:])
+    for models, places in _sharing(space).items():
+        merged[places] = average(
+            _rows(space, tensors, models, places), coefficients=[scales[model] for model in models]
+        )
+    return merged
+
+
 def merge_heads(
     space: LabelSpace,
     weights: Sequence[Tensor],
@@ -66,26 +80,27 @@ def merge_heads(
     grams: Sequence[Gram] | None = None,
     alpha: float = 0.9,
     coefficients: Sequence[float] | None = None,
+    ridge: float = 0.0,
 ) -> Head:
     """The head over the union of labels, from weights (labels_i, m) and biases (labels_i,)."""
     scales = normalised(coefficients, len(weights))
-    weight = weights[0].new_empty(len(space.labels), weights[0].shape[1])
-    bias = None if biases is None else biases[0].new_empty(len(space.labels))
+    weight = average_rows(space, weights, coefficients=scales)
+    bias = None if biases is None else average_rows(space, biases, coefficients=scales)
     found: dict[tuple[int, ...], Diagnostics] = {}
     for models, places in _sharing(space).items():
-        chosen = [[space.rows[place][model] for place in places] for model in models]
-        own = [scales[model] for model in models]
-        rows = [weights[model][at] for model, at in zip(models, chosen, strict=True)]
-        if grams is None or len(models) == 1:
-            weight[places] = average(rows, coefficients=own)
-        else:
-            known = [grams[model] for model in models]
-            solution = regmean([part.T for part in rows], known, alpha=alpha, coefficients=own)
+        if grams is not None and len(models) > 1:
+            rows = [part.T for part in _rows(space, weights, models, places)]
+            known, own = [grams[model] for model in models], [scales[model] for model in models]
+            solution = regmean(rows, known, alpha=alpha, coefficients=own, ridge=ridge)
             weight[places], found[models] = solution.weight.T, solution.diagnostics
-        if bias is not None and biases is not None:
-            parts = [biases[model][at] for model, at in zip(models, chosen, strict=True)]
-            bias[places] = average(parts, coefficients=own)
     return Head(weight, bias, found)
+
+
+def _rows(
+    space: LabelSpace, tensors: Sequence[Tensor], models: Sequence[int], places: Sequence[int]
+) -> list[Tensor]:
+    """Of each of some models, its rows for some labels."""
+    return [tensors[model][[space.rows[place][model] for place in places]] for model in models]
 
 
 def _sharing(space: LabelSpace) -> dict[tuple[int, ...], list[int]]:

@@ -33,7 +33,8 @@ def regmean_pp(
     """A copy of `model` with the merged weights, and these tensors, from the tensors of every source without
     those that are tied (`architecture.distinct`) and one calibration set for each."""
     carrier = deepcopy(model)
-    done = list(merge(architecture, sources, [{}] * len(sources), _before(rules, architecture), options))
+    first = {name: rule for name, rule in staged(rules, architecture).items() if rule.kind != "regmean"}
+    done = list(merge(architecture, sources, [{}] * len(sources), first, options))
     _load(carrier, {item.name: item.tensor for item in done})
     streamer, flows = Streamer(carrier, architecture), [[Flow(batch) for batch in of] for of in batches]
     _everyone(streamer, flows, -1)
@@ -57,11 +58,11 @@ def _everyone(streamer: Streamer, flows: Iterable[Iterable[Flow]], number: int) 
             streamer.advance(flow, number)
 
 
-def _before(rules: Mapping[str, Rule], architecture: Architecture) -> dict[str, Rule]:
+def staged(rules: Mapping[str, Rule], architecture: Architecture) -> dict[str, Rule]:
+    """The rules, but that linear maps before the first block are averaged."""
     solved = {name for stage in architecture.stages for name in _within(rules, stage)}
     early = Rule("average", "before the first block")
-    left = {name: rule for name, rule in rules.items() if name not in solved}
-    return {name: early if rule.kind == "regmean" else rule for name, rule in left.items()}
+    return {name: early if r.kind == "regmean" and name not in solved else r for name, r in rules.items()}
 
 
 def _within(rules: Mapping[str, Rule], stage: Stage) -> dict[str, Rule]:

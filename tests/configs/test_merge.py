@@ -27,6 +27,8 @@ def test_files_that_ship_load(path):
         ({"fine_tuning": {}, "data": DATA}, "not both"),
         ({"models": CHECKPOINTS[:1]}, "two at least"),
         ({"models": [CHECKPOINTS[0]] * 2}, "different names"),
+        ({"models": [CHECKPOINTS[0], {**THIRD, "name": "ensemble"}]}, "ensemble is the name of a method or"),
+        ({"models": [{**THIRD, "name": "simple"}, THIRD]}, "simple is the name of a method"),
         ({"models": [], "fine_tuning": {}}, "needs data"),
         ({"result": "ties"}, "is not among methods"),
         ({"methods": ["regmean", "ties"]}, "needs the model that all descend from"),

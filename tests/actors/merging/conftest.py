@@ -43,7 +43,7 @@ def config(reviews: Path, base: Path, **changes: Any) -> MergeConfig:
         "name": "tiny",
         "data": {"path": str(reviews), "domains": ["critic", "fan"], "train_limit": 40, "test_limit": 20},
         "fine_tuning": {"model": str(base), "epochs": 2, "learning_rate": 1e-3, "max_length": 32},
-        "methods": ["simple", "fisher", "regmean", "task_arithmetic", "ties", "dare", "slerp"],
+        "methods": ["simple", "fisher", "regmean", "regmean_pp", "task_arithmetic", "ties", "dare", "slerp"],
         "alphas": [0.5],
         "statistics": {"sequences": 24, "max_length": 32, "batch_size": 8, "fisher_samples": 8},
     }

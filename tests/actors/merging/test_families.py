@@ -5,12 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.merging import collecting, merging
+from actors.merging import collecting, solving
 from actors.merging.checkpoints import Checkpoint
-from actors.merging.merging import assemble, rival, solve
+from actors.merging.errors import CheckpointError
+from actors.merging.merging import assemble, rival
 from actors.merging.models import architecture_of, model_class, whole
+from actors.merging.solving import solve, solve_pp
 from cluster.storage import Run
+from fusion.merging.architecture import distinct, rules
 from fusion.merging.collection import collect, no_padding
+from fusion.merging.models import Options
+from fusion.merging.regmean_pp import regmean_pp
 from fusion.merging.streaming import Flow
 from tests.fusion.merging.families import MODELS, batches, make
 
@@ -19,6 +24,7 @@ SHARED = {
     "shares": [0.25, 0.75],
     "exclude": [],
     "average": [],
+    "heads": "positions",
     "dtype": None,
     "shard_bytes": 30_000,
     "name": "tiny",
@@ -36,9 +42,42 @@ def pair(request, tmp_path) -> tuple[str, list[Checkpoint]]:
     return request.param, found
 
 
+def test_models_go_through_files_and_merged_layers(pair, tmp_path, monkeypatch):
+    name, sources = pair
+    monkeypatch.setattr(solving, "LARGE", 1500)
+    architecture, run = architecture_of(sources[0]), Run.open(str(tmp_path / "run"), {}, {}, "0")
+    inputs = {source.name: batches(name, seed=seed) for seed, source in enumerate(sources)}
+    monkeypatch.setattr(solving.models, "batches", lambda source, *_: inputs[source.name])
+    monkeypatch.setattr(solving, "part_of", lambda *_: ([], []))
+    params = {
+        **SHARED,
+        "sources": [{"name": one.name, "model": str(one.folder)} for one in sources],
+        "method": "regmean_pp",
+        "alpha": 0.5,
+    }
+    more = {"overrides": [], "ridge": 0.0, "texts": ["x", "y"], "statistics": {}}
+    step = run.step("solve-pp", 0)
+    if name == "mixtral":
+        with pytest.raises(CheckpointError, match="regmean_pp needs files whose tensors are named as"):
+            solve_pp(run, step, {**params, **more})
+        return
+    solve_pp(run, step, {**params, **more})
+    target = run.step("assemble", 0)
+    assemble(run, target, {**params, "stages": [step.key]})
+    merged = Checkpoint(Path(run.at(f"steps/{target.key}/model")), "merged")
+    trio = [whole(source) for source in sources]
+    states = [distinct(model.state_dict())[0] for model in trio]
+    found, options = rules(architecture, states[0]), Options(0.5, (), SHARED["coefficients"])
+    data = list(inputs.values())
+    _, items = regmean_pp(trio[0], architecture, states, data, found, options)
+    assert {item.name for item in items} <= set(merged)
+    for item in items:
+        assert torch.allclose(merged[item.name], item.tensor, rtol=1e-3, atol=1e-5), item.name
+
+
 def test_models_go_through_files(pair, tmp_path, monkeypatch):
     name, sources = pair
-    monkeypatch.setattr(merging, "LARGE", 1500)  # most groups in parts
+    monkeypatch.setattr(solving, "LARGE", 1500)  # most groups in parts
     run = Run.open(str(tmp_path / "run"), {}, {}, "0")
     places, grams = [{"name": one.name, "model": str(one.folder)} for one in sources], []
     for number, source in enumerate(sources):

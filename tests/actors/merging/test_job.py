@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from actors.board import Board
-from actors.merging import merging
+from actors.merging import solving
 from actors.merging.checkpoints import Checkpoint
 from actors.merging.errors import CheckpointError
 from actors.merging.grams import read_manifest
@@ -55,7 +55,8 @@ def published(run):
 def test_every_method_is_judged_in_its_domains_and_elsewhere(merged):
     summary, _ = merged
     assert summary["status"] == "done" and summary["result"] == "regmean"
-    names = {"simple", "fisher", "regmean", "regmean@0.5", "task_arithmetic", "ties", "dare", "slerp"}
+    names = {"simple", "fisher", "regmean", "regmean@0.5", "regmean_pp"}
+    names |= {"task_arithmetic", "ties", "dare", "slerp"}
     assert set(summary["methods"]) == {*names, "critic", "fan", "ensemble", "own_expert"}
     for name in (*names, "ensemble"):
         one = summary["methods"][name]
@@ -105,12 +106,28 @@ def test_a_run_on_ray_is_the_one_without_byte_for_byte(merged, reviews, base, ra
 def test_layers_solved_in_parts_are_those_solved_whole(reviews, base, tmp_path, monkeypatch):
     small = config(reviews, base, methods=["regmean"], alphas=[])
     _, whole = merge(small, tmp_path / "whole")
-    monkeypatch.setattr(merging, "LARGE", 300)
+    monkeypatch.setattr(solving, "LARGE", 300)
     _, parts = merge(small, tmp_path / "parts")
     mine, theirs = (load_file(one.at("model/model.safetensors")) for one in (whole, parts))
     assert mine.keys() == theirs.keys()
     for name, tensor in mine.items():
         assert torch.allclose(tensor, theirs[name], atol=1e-6), name
+
+
+def test_what_was_published_of_a_dead_solution_through_merged_layers_is_used(reviews, base, tmp_path):
+    small = config(reviews, base, methods=["regmean_pp"], result="regmean_pp", alphas=[])
+    _, whole = merge(small, tmp_path / "run")
+    wanted = whole.read_bytes("model/model.safetensors")
+    (key,) = step(whole, "solve-pp")
+    folder = tmp_path / "run/steps" / key
+    for name in ("manifest.json", "diagnostics.json", "1.json", "part-1-0.safetensors", "2.json"):
+        (folder / name).unlink()
+    (assembled,) = step(whole, "assemble")
+    (tmp_path / "run/steps" / assembled / "manifest.json").unlink()
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("part-0-*")}
+    _, again = merge(small, tmp_path / "run")
+    assert again.read_bytes("model/model.safetensors") == wanted
+    assert kept and all(path.stat().st_mtime_ns == before for path, before in kept.items())
 
 
 def test_what_was_published_of_a_dead_collection_is_used(reviews, base, tmp_path):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fusion.merging.average import average
-from fusion.merging.fisher import diagonal_fisher, fisher_average, norm
+from fusion.merging.fisher import diagonal_fisher, directions, fisher_average, norm
 
 
 def softmax_model(labels: int = 3, features: int = 2, seed: int = 0):
@@ -31,6 +31,33 @@ def test_the_expectation_is_over_the_labels_of_the_model():
     assert torch.allclose(found.mean()["w"], by_hand(parameters, samples, lambda p: p))
     exact = torch.stack([p * (1 - p) for p in ((parameters["w"] @ x).softmax(0) for x in samples)]).mean(0)
     assert torch.allclose(found.mean()["b"], exact.detach())
+
+
+@pytest.mark.parametrize(
+    "probabilities", [[0.5, 0.5], [0.7, 0.2, 0.1], [1 - 2e-6, 1e-6, 1e-6, 0.0], [0.1] * 10]
+)
+def test_fewer_directions_than_labels_have_the_same_second_moment(probabilities):
+    p = torch.tensor(probabilities, dtype=torch.float64)
+    rows = directions(p.log(), "expected")
+    gradients = torch.eye(len(p)) - p  # of log p with respect to the logits
+    wanted = gradients.T @ torch.diag(p) @ gradients
+    # v . log p has the gradient v - p sum(v); rows sum to 0.
+    moved = rows - p * rows.sum(dim=1, keepdim=True)
+    assert torch.allclose(moved.T @ moved, wanted.double(), atol=1e-9 * float(wanted.trace()))
+    assert len(rows) == (p > 0).sum() - 1
+
+
+def test_sparse_gradients_of_an_embedding_count_as_dense_ones():
+    torch.manual_seed(0)
+    head, tokens = torch.randn(3, 4, dtype=torch.float64), torch.tensor([[1, 5, 1], [2, 2, 7]])
+    found = []
+    for sparse in (False, True):
+        torch.manual_seed(1)
+        table = torch.nn.Embedding(9, 4, sparse=sparse, dtype=torch.float64)
+        parameters = {"table": table.weight}
+        log_p = lambda ids, table=table: (head @ table(ids).sum(0).tanh()).log_softmax(0)  # noqa: E731
+        found.append(diagonal_fisher(log_p, parameters, tokens).mean()["table"])
+    assert torch.allclose(*found) and float(found[0][5].sum()) > 0 and float(found[1][0].sum()) == 0
 
 
 def test_other_labels_may_be_asked_for():

@@ -1,0 +1,209 @@
+"""What RegMean costs beside the forward passes that it needs, here and done plainly.
+
+    python -m tests.benchmarks.bench_regmean [LAYERS] [SEQUENCES]
+
+Three BERTs of base size (12 layers, 768 wide) a little apart, SEQUENCES (256) of 64 tokens for each, batches
+of 16, float32. Plain passes and passes that collect Gram matrices take turns, batch by batch; then the models
+are merged. `plainly` is the method as its paper's code does it: a matrix for every linear map from a hook, a
+running mean that rescales all of it, the explicit inverse in float32. Ratios are of CPU time, in which other
+work on the machine counts little, and of elapsed time. Memory is the peak of a process of its own, beyond
+that with the models loaded.
+"""
+
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig, BertForSequenceClassification
+
+from fusion.merging.architecture import describe, rules
+from fusion.merging.gram import Gram
+from fusion.merging.models import Options, merge, merge_others, merge_stage
+from fusion.merging.streaming import collect_streamed
+from tests.benchmarks.bench_memory import peak_mib
+
+MODELS, TOKENS, BATCH, CHUNK = 3, 64, 16, 4
+"""CHUNK batches are passed before it is the other's turn."""
+ALPHA = 0.9
+Model = BertForSequenceClassification
+Batches = list[dict[str, Tensor]]
+
+
+@dataclass
+class Times:
+    """CPU and elapsed seconds by name of what took them."""
+
+    cpu: dict[str, list[float]] = field(default_factory=dict)
+    wall: dict[str, list[float]] = field(default_factory=dict)
+
+    def of(self, name: str, work: Callable[[], Any]) -> Any:
+        """Do some work and note how long it took."""
+        cpu, wall = time.process_time(), time.perf_counter()
+        result = work()
+        self.cpu.setdefault(name, []).append(time.process_time() - cpu)
+        self.wall.setdefault(name, []).append(time.perf_counter() - wall)
+        return result
+
+
+class Plain:
+    """RegMean as a short script does it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.grams: dict[str, Tensor] = {}
+        self.rows: dict[str, int] = {}
+        self.model = model
+
+    def collect(self, batches: Batches) -> None:
+        """Pass batches, with a hook on every linear map."""
+        linear = [(name, m) for name, m in self.model.named_modules() if isinstance(m, nn.Linear)]
+        handles = [module.register_forward_hook(self._hook(name)) for name, module in linear]
+        with torch.no_grad():
+            for batch in batches:
+                self.model(**batch)
+        for handle in handles:
+            handle.remove()
+
+    def _hook(self, name: str) -> Callable[..., None]:
+        def seen(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> None:
+            x = inputs[0].reshape(-1, inputs[0].shape[-1])
+            n, found = self.rows.get(name, 0), self.grams.get(name)
+            new = x.T @ x
+            self.grams[name] = new / len(x) if found is None else (found * n + new) / (n + len(x))
+            self.rows[name] = n + len(x)
+
+        return seen
+
+    @staticmethod
+    def merge(models: Sequence[nn.Module], several: Sequence["Plain"]) -> dict[str, Tensor]:
+        """All parameters but those of the classifier."""
+        states = [dict(model.named_parameters()) for model in models]
+        merged = {}
+        for name in states[0]:
+            module, own = name.removesuffix(".weight"), [state[name].data for state in states]
+            if name.startswith("classifier"):
+                continue
+            if module not in several[0].grams:
+                merged[name] = sum(own) / len(own)
+                continue
+            shrunk = [
+                ALPHA * g + (1 - ALPHA) * g.diag().diag() for g in (one.grams[module] for one in several)
+            ]
+            total = sum(g @ weight.T for g, weight in zip(shrunk, own, strict=True))
+            merged[name] = (torch.inverse(sum(shrunk)) @ total).T
+        return merged
+
+
+def main(arguments: list[str]) -> None:
+    """Measure and print."""
+    layers = int(arguments[0]) if arguments else 12
+    sequences = int(arguments[1]) if len(arguments) > 1 else 256
+    models = make(layers)
+    print(f"{layers} layers, {sequences} sequences per model, {torch.get_num_threads()} threads")
+    print(f"{'':10}{'Gram / F':>22}{'merge / F':>12}{'total / F':>12}{'elapsed':>10}{'memory':>10}")
+    for name, work in (("ours", ours), ("plainly", plainly)):
+        times = Times()
+        work(models, sequences, times)
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            extra = pool.apply(memory, (name, layers, sequences))
+        forward, gram, merging = (sum(times.cpu[of]) for of in ("forward", "gram", "merge"))
+        chunks = [a / b for a, b in zip(times.cpu["gram"], times.cpu["forward"], strict=True)]
+        elapsed = sum(times.wall["gram"] + times.wall["merge"]) / sum(times.wall["forward"])
+        print(
+            f"{name:10}{gram / forward:14.2f} (~{median(chunks):4.2f}){merging / forward:12.2f}"
+            f"{(gram + merging) / forward:12.2f}{elapsed:10.2f}{extra / 1024:6.2f} GiB"
+        )
+
+
+def make(layers: int) -> list[Model]:
+    """Models that differ a little."""
+    torch.manual_seed(0)
+    first = BertForSequenceClassification(BertConfig(num_hidden_layers=layers)).eval()
+    state = {name: tensor.clone() for name, tensor in first.state_dict().items()}
+    models = [first, *(BertForSequenceClassification(first.config).eval() for _ in range(MODELS - 1))]
+    for number, model in enumerate(models):
+        model.load_state_dict(state)
+        torch.manual_seed(number)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=0.002)
+    return models
+
+
+def chunks(model: int, sequences: int) -> Iterator[Batches]:
+    """Synthetic texts, some batches at a time."""
+    generator = torch.Generator().manual_seed(model)
+    ids = torch.randint(1000, 30_000, (sequences, TOKENS), generator=generator)
+    batches = [{"input_ids": part, "attention_mask": torch.ones_like(part)} for part in ids.split(BATCH)]
+    for start in range(0, len(batches), CHUNK):
+        yield batches[start : start + CHUNK]
+
+
+def ours(models: Sequence[Model], sequences: int, times: Times) -> None:
+    """Block by block."""
+    states = [dict(model.named_parameters()) for model in models]
+    states = [{name: p.data for name, p in state.items()} for state in states]
+    architecture = describe(models[0].config.to_dict(), list(states[0]))
+    every: list[dict[str, Gram]] = []
+    for number, model in enumerate(models):
+        grams: dict[str, Gram] = {}
+        for batches in chunks(number, sequences):
+            times.of("forward", lambda b=batches, m=model: passed(m, b))
+            found = times.of("gram", lambda b=batches, m=model: list(collect_streamed(m, architecture, b)))
+            for name, gram in ((n, g) for _, of in found for n, g in of.items()):
+                if name in grams:
+                    grams[name].absorb(gram)
+                else:
+                    grams[name] = gram
+        every.append(grams)
+    known = rules(architecture, states[0], excluded=["classifier"])
+    times.of("merge", lambda: list(merge(architecture, states, every, known, Options(ALPHA))))
+
+
+def plainly(models: Sequence[Model], sequences: int, times: Times) -> None:
+    """All at once."""
+    several = [Plain(model) for model in models]
+    for number, (model, one) in enumerate(zip(models, several, strict=True)):
+        for batches in chunks(number, sequences):
+            times.of("forward", lambda b=batches, m=model: passed(m, b))
+            times.of("gram", lambda b=batches, one=one: one.collect(b))
+    times.of("merge", lambda: Plain.merge(models, several))
+
+
+def passed(model: Model, batches: Batches) -> None:
+    """Nothing but passes."""
+    with torch.no_grad():
+        for batch in batches:
+            model(**batch)
+
+
+def memory(name: str, layers: int, sequences: int) -> float:
+    """MiB that a process needs at its peak beyond the models, and beyond what it has merged."""
+    models = make(layers)
+    before = peak_mib("self")
+    several = [[batch for part in chunks(n, min(sequences, 64)) for batch in part] for n in range(MODELS)]
+    if name == "plainly":
+        plain = [Plain(model) for model in models]
+        for one, batches in zip(plain, several, strict=True):
+            one.collect(batches)
+        merged = Plain.merge(models, plain)
+        return peak_mib("self") - before - sum(t.nbytes for t in merged.values()) / 2**20
+    states = [{n: p.data for n, p in model.named_parameters()} for model in models]
+    architecture = describe(models[0].config.to_dict(), list(states[0]))
+    known = rules(architecture, states[0], excluded=["classifier"])
+    written = sum(one.tensor.nbytes for one in merge_others(states, known, Options(ALPHA)))
+    flows = [collect_streamed(m, architecture, b) for m, b in zip(models, several, strict=True)]
+    for found in zip(*flows, strict=True):
+        stage = found[0][0]
+        merged = list(merge_stage(stage, states, [grams for _, grams in found], known, Options(ALPHA)))
+        written += sum(one.tensor.nbytes for one in merged)
+    return peak_mib("self") - before
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
