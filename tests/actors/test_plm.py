@@ -109,6 +109,7 @@ def test_answers_describes_and_counts(writer):
     asyncio.run(run())
 
 
+@pytest.mark.faults
 @pytest.mark.ray
 def test_killed_process_gives_the_same_answer_as_an_undisturbed_one(writer):
     async def run() -> None:
@@ -125,6 +126,7 @@ def test_killed_process_gives_the_same_answer_as_an_undisturbed_one(writer):
     asyncio.run(run())
 
 
+@pytest.mark.faults
 @pytest.mark.ray
 def test_poisonous_block_ends_as_errors_and_its_neighbours_succeed(writer):
     async def run() -> None:

@@ -5,9 +5,12 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from actors.serving import measures
 from configs.load import PACKAGE_ROOT
 
+pytestmark = pytest.mark.cluster
 SUFFIXES = r"(?:_total|_bucket|_sum|_count)"
 
 

@@ -1,5 +1,6 @@
 """The deployment file that ships is one that Serve takes, and whose arguments are those of the router."""
 
+import pytest
 import yaml
 from ray.serve.schema import DeploymentSchema, ServeApplicationSchema, ServeDeploySchema
 
@@ -8,6 +9,7 @@ from configs.load import PACKAGE_ROOT
 from configs.schema.serve import Serving
 
 FILE = PACKAGE_ROOT / "cluster/serve.yaml"
+pytestmark = pytest.mark.cluster
 
 
 def test_the_deployment_file_is_valid_and_has_no_unknown_keys():
