@@ -21,19 +21,28 @@ from configs.load import load
 from configs.schema.merge import MergeConfig
 from configs.schema.task import Source
 from fusion.merging.architecture import check_alike
-from jobs import launch, report
+from jobs import launch, needs, report
 
 GIB = 1 << 30
 VOCABULARY = ("tokenizer.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
 
 def main(
-    path: str, overrides: list[str], run: str | None, *, plan: bool, start_over: bool, address: str
+    path: str,
+    overrides: list[str],
+    run: str | None,
+    *,
+    plan: bool,
+    start_over: bool,
+    cluster: str | None = None,
+    address: str,
 ) -> None:
     """Run the job of a configuration file; ConfigError, CheckpointError, ResumeError or SessionError, or
     exit 1."""
     config = load(path, MergeConfig, overrides)
     checkpoints = check(config, path)
+    if cluster:
+        typer.echo(needs.describe(config, cluster))
     if plan:
         typer.echo(describe(config, checkpoints))
         return
