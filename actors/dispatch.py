@@ -3,7 +3,9 @@
     block numbers -> map_batches(AskPlm) -> one Parquet file per block, published atomically -> block facts
 
 How the bridge works is told in `actors.replicas`. A block whose file exists is done; blocks that were lost
-are asked again with the same seeds. Blocks beyond the budget are not asked (`actors.budget`).
+are asked again with the same seeds. A block that ends its process is asked again in parts, down to the single
+request that does so, which is stored with its reason. Blocks beyond the budget are not asked
+(`actors.budget`).
 """
 
 from collections import Counter
@@ -18,13 +20,14 @@ from ray.actor import ActorHandle
 
 from actors.budget import Budget, Gate, Spent, spent
 from actors.engines.base import Completion, Request, failure
-from actors.plm import generate_block
-from actors.replicas import Turns, sharded
+from actors.plm import Generated, failed, generate_block
+from actors.replicas import Turns, parts, sharded
 from actors.steps.requests import FILE, prompt_hash
 from cluster.storage import Storage
 from configs.schema.plm import PlmSpec, RecordedEngine
 
 GIVE_UP_AFTER = 3
+"""Blocks in a row that fail, or requests in a row that end their process, before a PLM is not asked on."""
 ANSWERED = "blocks"
 LOST = "lost"
 """Blocks of which every request failed: asked again when the step is done again before it is committed."""
@@ -44,6 +47,7 @@ class AskPlm:
         self.gate = Gate(budget, self._stored() if budget.limited else Spent())
         self.turns = {p: Turns(having) for p, (_, having) in plms.items() if not isinstance(having, str)}
         self.lost: Counter[str] = Counter()
+        self.fatal: Counter[str] = Counter()
 
     async def __call__(self, batch: dict[str, np.ndarray]) -> AsyncIterator[dict[str, np.ndarray]]:
         """Answer the blocks of a batch, one after the other."""
@@ -91,8 +95,8 @@ class AskPlm:
     async def _answered(self, block: dict[str, Any], requests: list[Request]) -> tuple[dict[str, Any], Spent]:
         """Facts of a block once it is stored, and what it has cost."""
         completions, seconds = await self._ask(block["plm"], requests)
-        failed = sum(c.finish_reason == "error" for c in completions)
-        folder = LOST if failed == len(requests) else ANSWERED
+        errors = sum(c.finish_reason == "error" for c in completions)
+        folder = LOST if errors == len(requests) else ANSWERED
         spec = self.plms[block["plm"]][0]
         self.files.write_table(
             f"{folder}/{block['block']}.parquet", _table(block, completions, seconds, spec)
@@ -103,7 +107,7 @@ class AskPlm:
         facts = {
             "plm": block["plm"],
             "asked": len(requests),
-            "failed": failed,
+            "failed": errors,
             "error": next((c.error for c in completions if c.error), "") or "",
             "tokens": completion,
             "seconds": seconds,
@@ -112,15 +116,27 @@ class AskPlm:
 
     async def _ask(self, plm: str, requests: list[Request]) -> tuple[list[Completion], float]:
         """Ask the least busy replica; a PLM that lost several blocks in a row is not asked again."""
-        spec, replicas = self.plms[plm]
+        replicas = self.plms[plm][1]
         if isinstance(replicas, str):
             return [failure(replicas) for _ in requests], 0.0
         if self.lost[plm] >= GIVE_UP_AFTER:
             return [failure(f"not asked: {self.lost[plm]} blocks failed before") for _ in requests], 0.0
-        answer = await self.turns[plm].take(lambda replica: generate_block(replica, requests, spec))
-        failed = all(c.finish_reason == "error" for c in answer.completions)
-        self.lost[plm] = self.lost[plm] + 1 if failed else 0
+        answer = await self._settled(plm, requests)
+        lost = all(c.finish_reason == "error" for c in answer.completions)
+        self.lost[plm] = self.lost[plm] + 1 if lost else 0
         return answer.completions, answer.seconds
+
+    async def _settled(self, plm: str, requests: Sequence[Request]) -> Generated:
+        """Answers to requests, with errors for those that end their process alone too."""
+        if self.fatal[plm] >= GIVE_UP_AFTER:
+            return failed(requests, f"not asked: {GIVE_UP_AFTER} requests in a row ended their process")
+        spec = self.plms[plm][0]
+        answer = await self.turns[plm].take(lambda replica: generate_block(replica, requests, spec))
+        if not answer.fatal or len(requests) == 1:
+            self.fatal[plm] = self.fatal[plm] + 1 if answer.fatal else 0
+            return answer
+        settled = [await self._settled(plm, part) for part in parts(requests)]
+        return Generated([c for part in settled for c in part.completions], sum(p.seconds for p in settled))
 
 
 def ask_all(

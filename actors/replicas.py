@@ -9,6 +9,7 @@ Ray Data is imported where it is used: the processes of models need it not, and 
 """
 
 import asyncio
+import math
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
@@ -24,6 +25,8 @@ T = TypeVar("T")
 IN_FLIGHT = 64
 PER_REPLICA = 2
 """Blocks that a replica has at a time: one that it works on, and the next."""
+PARTS = 4
+"""Parts that a failed block is asked again in."""
 MAX_PENDING_CALLS = 64
 
 
@@ -116,6 +119,13 @@ class Turns:
                 return await call(self.replicas[choice])
         finally:
             self.busy[choice] -= 1
+
+
+def parts(block: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The parts that a failed block is asked again in."""
+    size = math.ceil(len(block) / PARTS)
+    for start in range(0, len(block), size or 1):
+        yield block[start : start + size]
 
 
 def warm_up() -> None:

@@ -22,13 +22,11 @@ from ray.actor import ActorHandle
 from actors.budget import Budget, Gate, Spent, spent
 from actors.expert import Answered, answer_block
 from actors.experts.base import Answer
-from actors.replicas import Turns, sharded
+from actors.replicas import Turns, parts, sharded
 from actors.routing.items import FILE
 from cluster.storage import Storage
 from configs.schema.expert import ExpertSpec
 
-PARTS = 4
-"""Parts that a failed block is asked again in."""
 ATTEMPTS = 2
 """How often a single text is asked."""
 BROKEN_AFTER = 3
@@ -161,7 +159,7 @@ class Line:
             self.failed, self.lost_in_a_row = self.failed + 1, self.lost_in_a_row + got.lost
             self.error = self.error or str(answers[0].error)
             return got
-        for part in _parts(missing):
+        for part in parts(missing):
             more = await self._settled([texts[place] for place in part], attempt + (len(texts) == 1))
             if more is None:
                 return None
@@ -169,12 +167,6 @@ class Line:
             for place, answer in zip(part, more.answers, strict=True):
                 answers[place] = answer
         return Answered(answers, seconds)
-
-
-def _parts(places: Sequence[int]) -> Iterator[Sequence[int]]:
-    size = math.ceil(len(places) / PARTS)
-    for start in range(0, len(places), size or 1):
-        yield places[start : start + size]
 
 
 def file_name(number: int) -> str:
