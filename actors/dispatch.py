@@ -31,6 +31,11 @@ GIVE_UP_AFTER = 3
 ANSWERED = "blocks"
 LOST = "lost"
 """Blocks of which every request failed: asked again when the step is done again before it is committed."""
+NOTHING = {"asked": 0, "failed": 0, "error": "", "seconds": 0.0, "cost": 0.0} | {
+    "prompt_tokens": 0,
+    "completion_tokens": 0,
+}
+"""Facts of a block that was not asked."""
 
 Replicas = Sequence[ActorHandle] | str
 """The actors of a PLM, or why there are none."""
@@ -78,14 +83,7 @@ class AskPlm:
         spec = self.plms[block["plm"]][0]
         most, cost = _most(spec, requests), Spent()
         if why := await self.gate.enter(most):
-            return {
-                "plm": block["plm"],
-                "asked": 0,
-                "failed": 0,
-                "error": "",
-                "tokens": 0,
-                "seconds": 0.0,
-            } | {"over": why}
+            return {**NOTHING, "plm": block["plm"], "over": why}
         try:
             facts, cost = await self._answered(block, requests)
         finally:
@@ -104,15 +102,18 @@ class AskPlm:
         prompt, completion = (
             sum(getattr(c, name) for c in completions) for name in ("prompt_tokens", "completion_tokens")
         )
+        cost = spent(spec.price_per_million_tokens, prompt, completion)
         facts = {
             "plm": block["plm"],
             "asked": len(requests),
             "failed": errors,
             "error": next((c.error for c in completions if c.error), "") or "",
-            "tokens": completion,
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "cost": cost.cost,
             "seconds": seconds,
         }
-        return facts, spent(spec.price_per_million_tokens, prompt, completion)
+        return facts, cost
 
     async def _ask(self, plm: str, requests: list[Request]) -> tuple[list[Completion], float]:
         """Ask the least busy replica; a PLM that lost several blocks in a row is not asked again."""
@@ -147,8 +148,8 @@ def ask_all(
     name: str,
     budget: Budget,
 ) -> Iterator[dict[str, Any]]:
-    """Facts of each block (plm, asked, failed, error, tokens, seconds) as it is stored; `over` says which
-    limit of the budget kept one from being asked.
+    """Facts of each block (plm, asked, failed, error, tokens, cost, seconds) as it is stored; `over` says
+    which limit of the budget kept one from being asked.
 
     `requests` and `answers` are the URIs of the step that holds the request table and of the one that takes
     the answers; `numbers` are the row groups of blocks without an answer.

@@ -117,6 +117,10 @@ class Writers:
         """Every PLM with its replicas, or with why it has none."""
         return {p.name: (p, self.failed.get(p.name) or self.replicas[p.name]) for p in self.config.plms}
 
+    def held(self) -> dict[str, tuple[PlmSpec, int]]:
+        """Every PLM with the number of its processes."""
+        return {plm.name: (plm, len(self.replicas.get(plm.name, ()))) for plm in self.config.plms}
+
     def stop(self) -> None:
         """End the actors and free what they hold."""
         for replica in (r for replicas in self.replicas.values() for r in replicas):
@@ -257,6 +261,7 @@ class RoundOfWriting:
         """Have all blocks answered, those of an interrupted attempt excepted, and commit the wave."""
         steps, board = self.tools.steps, self.tools.board
         self.tools.writers.start()
+        board.holds(self.tools.writers.held())
         blocks = table.facts["blocks"]
         have = set(step.files.names(ANSWERED))
         missing = [i for i, (_, block) in enumerate(blocks) if f"{block}.parquet" not in have]

@@ -99,10 +99,13 @@ class Line:
         missing = [place for place, answer in enumerate(answers) if answer.error]
         wanted = [texts[place] for place in missing]
         most, cost, failed, seconds = self.asked.most(wanted), Spent(), 0, 0.0
+        prompt = completion = 0
         over = await self.gate.enter(most)
         try:
             got = None if over else await self._settled(wanted)
-            cost = self._cost(got)
+            heard = [answer for answer in got.answers if answer.error is None] if got else []
+            prompt, completion = (sum(getattr(a, name) for a in heard) for name in TOKENS)
+            cost = self.asked.cost(len(heard), prompt, completion)
         finally:
             if not over:
                 await self.gate.leave(most, cost)
@@ -120,12 +123,10 @@ class Line:
             "stored": got is not None,
             "given_up": self.given_up,
             "over": over,
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "cost": cost.cost,
         }
-
-    def _cost(self, got: Answered | None) -> Spent:
-        heard = [answer for answer in got.answers if answer.error is None] if got else []
-        prompt, completion = (sum(getattr(a, name) for a in heard) for name in TOKENS)
-        return self.asked.cost(len(heard), prompt, completion)
 
     @property
     def given_up(self) -> str:
@@ -177,8 +178,8 @@ def file_name(number: int) -> str:
 def ask_all(
     items: str, experts: Mapping[str, Asked], missing: Sequence[tuple[str, int]], name: str, budget: Budget
 ) -> Iterator[dict[str, Any]]:
-    """Facts of each block (expert, asked, failed, seconds, stored, given_up) as it is done; `over` says which
-    limit of the budget kept one from being asked.
+    """Facts of each block (expert, asked, failed, seconds, tokens, cost, stored, given_up) as it is done;
+    `over` says which limit of the budget kept one from being asked.
 
     `items` is the URI of the step that holds the items, `missing` are the blocks without an answer.
     """

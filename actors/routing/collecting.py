@@ -156,7 +156,7 @@ class Collection:
         self.board.start_experts(dict.fromkeys(manifests, self.n))
         for name, manifest in manifests.items():
             if manifest:
-                self.board.answered_by(name, asked=self.n, failed=manifest["failed"])
+                self.board.known_of(name, asked=self.n, failed=manifest["failed"])
         waiting = [expert for expert in self.live.pool if manifests[expert.name] is None]
         if waiting:
             manifests |= self._asked(waiting)
@@ -171,8 +171,10 @@ class Collection:
         replicas = asyncio.run(self._start(needed)) if needed else {}
         try:
             if needed:
+                self.board.holds({e.name: (e, len(replicas[e.name])) for e in needed})
                 self._ask(needed, replicas, missing)
         finally:
+            self.board.holds({e.name: (e, 0) for e in needed})
             for replica in (r for of in replicas.values() for r in of):
                 ray.kill(replica)
         for expert in experts:
@@ -185,7 +187,7 @@ class Collection:
         have = set(self.work[name].files.names(ANSWERED))
         missing = [number for number in range(self.blocks) if file_name(number) not in have]
         there = self.n - sum(self._size(number) for number in missing)
-        self.board.answered_by(name, asked=there)
+        self.board.known_of(name, asked=there)
         return missing
 
     def _size(self, number: int) -> int:
@@ -241,9 +243,7 @@ class Collection:
             if facts["over"]:
                 continue
             if facts["stored"]:
-                self.board.answered_by(
-                    name, asked=facts["asked"], failed=facts["failed"], seconds=facts["seconds"]
-                )
+                self.board.answered_by(facts)
             else:
                 self.errors[name] = f"given up: {facts['given_up']}"
             if self.steps.stopped():

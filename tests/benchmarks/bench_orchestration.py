@@ -93,7 +93,7 @@ def _path(run: Run, table: str, blocks: int, writers: Writers) -> tuple[tuple[in
     started = time.perf_counter()
     requests, plms = run.below(f"steps/{table}").uri, writers.callable()
     facts = list(ask_all(requests, answers, range(blocks), plms, "wave", Budget()))
-    wall, tokens = time.perf_counter() - started, sum(int(f["tokens"]) for f in facts)
+    wall, tokens = time.perf_counter() - started, sum(int(f["completion_tokens"]) for f in facts)
     return (tokens, wall), (tokens, sum(float(f["seconds"]) for f in facts))
 
 
