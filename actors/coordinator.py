@@ -78,7 +78,8 @@ class Coordinator:
         try:
             return self.job.run()
         except (StepError, StorageError) as error:
-            mark_failed(self.run_store, str(error))
+            with contextlib.suppress(StorageError):  # what failed may be the storage itself
+                mark_failed(self.run_store, str(error))
             raise
         finally:
             self.halt.set()

@@ -16,9 +16,11 @@ from typing import Any, Protocol, TypeVar
 
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import RayTaskError
 
 from actors.engines.base import EngineError
 from actors.failover import call_with_failover
+from cluster.storage import StorageError
 
 T = TypeVar("T")
 
@@ -138,11 +140,12 @@ def warm_up() -> None:
 def sharded(
     bridge: type, arguments: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], name: str
 ) -> Iterator[dict[str, Any]]:
-    """Facts that one `bridge` (a class for `map_batches`, made with `arguments`) yields for each row."""
+    """Facts that one `bridge` (a class for `map_batches`, made with `arguments`) yields for each row;
+    StorageError where it cannot read or write."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    context.enable_progress_bars, context.raise_original_map_exception = False, True
     blocks = ray.data.from_items([dict(row) for row in rows], override_num_blocks=len(rows))
     blocks.set_name(name)
     facts = blocks.map_batches(
@@ -154,4 +157,9 @@ def sharded(
             size=1, max_concurrent_calls_per_actor=IN_FLIGHT, max_tasks_in_flight_per_actor=2 * IN_FLIGHT
         ),
     )
-    yield from facts.iter_rows()
+    try:
+        yield from facts.iter_rows()
+    except RayTaskError as error:
+        if isinstance(error.cause, StorageError):  # its one line, without the way that it came
+            raise error.cause from None
+        raise
