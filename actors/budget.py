@@ -58,7 +58,8 @@ class Gate:
 
     def __init__(self, budget: Budget, stored: Spent) -> None:
         """`stored` is what the blocks cost that an earlier attempt at the same step has left."""
-        self.budget, self.total, self.under_way = budget, budget.before + stored, Spent()
+        self.budget, self.total = budget, budget.before + stored
+        self.blocks, self.under_way = 0, Spent()
         self.changed = asyncio.Condition()
 
     async def enter(self, most: Spent) -> str:
@@ -66,8 +67,8 @@ class Gate:
         reached."""
         async with self.changed:
             while not self.budget.over(self.total):
-                if not self.budget.over(self.total + self.under_way):
-                    self.under_way += most
+                if not self.blocks or not self.budget.over(self.total + self.under_way):
+                    self.blocks, self.under_way = self.blocks + 1, self.under_way + most
                     return ""
                 await self.changed.wait()
             return self.budget.over(self.total)
@@ -75,7 +76,7 @@ class Gate:
     async def leave(self, most: Spent, cost: Spent) -> None:
         """Note what a block has cost that was let through with `most`."""
         async with self.changed:
-            self.under_way -= most
+            self.blocks, self.under_way = self.blocks - 1, self.under_way - most
             self.total += cost
             self.changed.notify_all()
 

@@ -34,7 +34,7 @@ from tests.jobs.conftest import CommandLine
 
 KILLS = 12
 """Kills per job."""
-PAUSE_S = (0.3, 5.0)
+PAUSE_S = (0.2, 2.5)
 """Shortest and longest time between two of them."""
 ATTEMPTS = 3
 """Times in a row that the same command may fail after a kill: parts that die all the time end a step."""

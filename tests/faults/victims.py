@@ -34,7 +34,8 @@ def jobs(folder: Path) -> list[Job]:
     corpus.write(small)
     experts.write(models)
     slow = corpus.config(small, **corpus.SHORT, stm={"rounds": corpus.LINEAR, "final": corpus.LINEAR})
-    slow["plms"] = [corpus.plm(name, num_cpus=0.3) for name in corpus.PLMS]
+    engine = {"kind": "recorded", "latency_s": 0.3}
+    slow["plms"] = [corpus.plm(name, engine=engine) for name in corpus.PLMS]
     return [
         Job("fusegen", _written(folder / "fusegen.yaml", slow), results, _records),
         Job("foe", _written(folder / "foe.yaml", _foe(models)), _routed, _answers),
