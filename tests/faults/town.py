@@ -58,8 +58,8 @@ class Town:
         return self.cluster.add_node(num_cpus=CPUS, **_small())
 
     def kinds(self) -> list[str]:
-        """What can be killed now; processes that come and go twice, to be killed more often."""
-        return [*2 * [*dict.fromkeys(kind for kind, _ in self._workers())], "raylet", "node"]
+        """What can be killed now; processes three times, as nodes take longest to replace."""
+        return [*3 * [*dict.fromkeys(kind for kind, _ in self._workers())], "raylet", "node"]
 
     def kill(self, kind: str, rng: random.Random) -> bool:
         """Kill one process of a kind, or a node with all of its processes at once, with SIGKILL; False when
