@@ -54,7 +54,7 @@ def main(
         )
     job = working.submission_id if working else jobs.submit(name, entrypoint, there, cpus)
     typer.echo(f"{'attached to' if working else 'submitted'} job {job} at {jobs.address}")
-    raise typer.Exit(_follow(jobs, str(job)))
+    sys.exit(_follow(jobs, str(job)))  # not by typer, whose 130 says something else
 
 
 def run_name(job: str, given: dict[str, Any]) -> str:
