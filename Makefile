@@ -3,9 +3,10 @@ PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/.ready
 RUN ?= runs/demo
+SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-routing demo-merging test lint bench report
+.PHONY: help demo demo-routing demo-merging test lint faults bench report
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +37,9 @@ lint: $(READY) ## Style, types and import floors
 
 test: lint ## Everything that must hold
 	HF_HUB_OFFLINE=1 $(PY) -m pytest
+
+faults: $(READY) ## Kill parts of every job at random moments, which SEED decides; about a quarter of an hour
+	@HF_HUB_OFFLINE=1 $(PY) -m tests.faults --seed $(SEED)
 
 bench: $(READY) ## Measure speed and print tables
 	HF_HUB_OFFLINE=1 $(PY) -m tests.benchmarks

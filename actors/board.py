@@ -3,8 +3,12 @@
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from actors.observing import Observer
+from actors.replicas import Sized
 
 
 @dataclass
@@ -62,8 +66,8 @@ class ExpertBoard:
 class Board:
     """Progress of a run, written by the coordinator and read by drivers."""
 
-    def __init__(self, rounds: int = 0) -> None:
-        self.lock = threading.Lock()
+    def __init__(self, rounds: int = 0, observer: Observer | None = None) -> None:
+        self.lock, self.observer = threading.Lock(), observer
         self.rounds, self.round, self.phase = rounds, 0, "starting"
         self.plms: dict[str, PlmBoard] = {}
         self.experts: dict[str, ExpertBoard] = {}
@@ -73,12 +77,17 @@ class Board:
         """Begin a phase."""
         with self.lock:
             self.phase = phase
-            self.events.append(phase)
+            self._add(phase)
 
     def note(self, event: str) -> None:
         """Add a line to the log."""
         with self.lock:
-            self.events.append(event)
+            self._add(event)
+
+    def _add(self, event: str) -> None:
+        self.events.append(event)
+        if self.observer:
+            self.observer.event(event, phase=self.phase)
 
     def start_round(self, number: int, wanted: dict[str, int]) -> None:
         """Begin a round of generation; `wanted` is what each PLM should add."""
@@ -91,8 +100,10 @@ class Board:
         with self.lock:
             plm = self.plms[facts["plm"]]
             plm.answered += int(facts["asked"])
-            plm.tokens += int(facts["tokens"])
+            plm.tokens += int(facts["completion_tokens"])
             plm.last = time.monotonic()
+            if self.observer:
+                self.observer.answered(facts["plm"], facts, plm.asked - plm.answered)
 
     def asked(self, counts: dict[str, list[int]]) -> None:
         """Count requests about to be sent, by PLM and label."""
@@ -107,19 +118,37 @@ class Board:
                 plm = self.plms[name]
                 plm.kept += sum(facts["kept"])
                 plm.rejected.update(facts["rejected"])
+                if self.observer:
+                    self.observer.judged(name, facts["rejected"])
 
     def start_experts(self, wanted: dict[str, int]) -> None:
         """Begin to ask experts; `wanted` is about how many items each is asked."""
         with self.lock:
             self.experts = {name: ExpertBoard(wanted=count) for name, count in wanted.items()}
 
-    def answered_by(self, expert: str, *, asked: int, failed: int = 0, seconds: float = 0.0) -> None:
-        """Count items that an expert was asked about, and on how many of them it failed."""
+    def known_of(self, expert: str, *, asked: int, failed: int = 0) -> None:
+        """Count items that an expert was asked about before, and on how many of them it failed."""
         with self.lock:
             board = self.experts[expert]
             board.answered += asked - failed
             board.failed += failed
-            board.seconds += seconds
+
+    def answered_by(self, facts: dict[str, Any]) -> None:
+        """Count a block of items that an expert was asked about."""
+        with self.lock:
+            board = self.experts[facts["expert"]]
+            board.answered += facts["asked"] - facts["failed"]
+            board.failed += facts["failed"]
+            board.seconds += facts["seconds"]
+            if self.observer:
+                waiting = board.wanted - board.answered - board.failed
+                self.observer.answered(facts["expert"], facts, waiting)
+
+    def holds(self, models: Mapping[str, tuple[Sized, int]]) -> None:
+        """Say how many processes there are of each model."""
+        for name, (spec, processes) in models.items():
+            if self.observer:
+                self.observer.holds(name, processes, processes * spec.num_gpus)
 
     def view(self, since: int) -> dict[str, Any]:
         """Everything a driver shows; events from number `since` on."""

@@ -13,6 +13,7 @@ import ray
 from ray.actor import ActorHandle
 
 from actors.board import Board
+from actors.observing import Observer
 from actors.status import mark_failed
 from actors.steps.runner import StepError, Steps
 from cluster.session import Session
@@ -31,7 +32,7 @@ class Coordinator:
     """Runs one job in one run directory."""
 
     def __init__(self, uri: str, config: Config, session: Session) -> None:
-        self.run_store, self.board = Run(uri), Board()
+        self.run_store, self.board = Run(uri), Board(observer=Observer(config.job, uri))
         self.halt, self.busy = threading.Event(), threading.Lock()
         self.owner = f"{ray.get_runtime_context().gcs_address}/{digest(uri)}"
         self.steps = Steps(self.run_store, self.halt.is_set)
@@ -77,7 +78,7 @@ class Coordinator:
         try:
             return self.job.run()
         except (StepError, StorageError) as error:
-            with contextlib.suppress(StorageError):  # which may be what failed
+            with contextlib.suppress(StorageError):  # what failed may be the storage itself
                 mark_failed(self.run_store, str(error))
             raise
         finally:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.board import Board
+from actors.budget import Spent
 from actors.steps.runner import Call, Done, StepError, Steps, resources_of
 from actors.writing import Chain, Round, RoundOfWriting, Tools, Writers
 from configs.schema.base import identity
@@ -53,6 +54,7 @@ class Fusegen:
         after_round: Callable[[dict[str, "Outcome"]], object],
     ) -> None:
         self.outcomes: dict[str, Outcome] = {}
+        self.paid: dict[str, Spent] = {}
         self.after_round = after_round
         self.config, self.steps, self.writers, self.board = config, steps, writers, board
         self.labels = list(config.task.label_names)
@@ -62,7 +64,7 @@ class Fusegen:
     def variant(self, name: str, *, every_round: bool) -> Outcome:
         """Run one variant up to its weights; `every_round` trains and diagnoses without feedback too."""
         config = self.config.as_variant(name)
-        tools = Tools(self.steps, self.writers, self.board)
+        tools = Tools(self.steps, self.writers, self.board, self.paid)
         outcome = self.outcomes[name] = Outcome(Chain(len(self.labels)))
         samples = config.samples
         shots: str | None = None

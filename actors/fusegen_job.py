@@ -36,6 +36,7 @@ class FusegenJob:
             method.variant(name, every_round=name == config.variant[0])
         outcomes = method.outcomes
         self.writers.stop()
+        self.board.holds(self.writers.held())
         self.board.enter("training the final model and what it is compared with")
         for outcome in outcomes.values():
             method.embed(outcome, config.stm.final)

@@ -3,7 +3,8 @@
 It loads its engine once and stays warm over all rounds. It has no state but the engine, so that a killed
 process restarts anywhere and answers the same request with the same text. Ray restarts it without limit and
 retries nothing; `generate_block` repeats a block until its deadline. Whatever goes wrong with a block ends
-in its completions: an exception of the engine at once, the death of the process when it happens three times.
+in its completions: an exception of the engine at once, the death of the process too where there are several
+requests, since they are asked again in parts; a single one's when it happens three times.
 """
 
 import os
@@ -19,7 +20,14 @@ import ray
 from ray.actor import ActorHandle
 
 from actors.engines.base import Completion, Engine, EngineError, Request, failure, load_engine
-from actors.failover import CrashJournal, ExpertError, call_with_failover, guarded
+from actors.failover import (
+    MAX_CRASHES,
+    CrashJournal,
+    ExpertError,
+    LostError,
+    call_with_failover,
+    guarded,
+)
 from actors.replicas import launch
 from configs.schema.plm import PlmSpec, Sampling
 
@@ -33,6 +41,8 @@ class Generated:
     completions: list[Completion]
     seconds: float
     """Time the engine took; waiting and restarts do not count."""
+    fatal: bool = False
+    """Whether the block ended its process."""
 
 
 class Plm:
@@ -75,17 +85,18 @@ class Plm:
         """
         engine = self._engine
         block = blake2b("\n".join(request.id for request in requests).encode(), digest_size=16).hexdigest()
+        limit = MAX_CRASHES if len(requests) == 1 else 1
         started = time.perf_counter()
         try:
-            completions = guarded(self._journal, block, lambda: engine.generate(requests, sampling))
+            completions = guarded(self._journal, block, lambda: engine.generate(requests, sampling), limit)
         except ExpertError as error:
-            return failed(requests, str(error))
+            return failed(requests, str(error), fatal=isinstance(error, LostError))
         return Generated(completions, time.perf_counter() - started)
 
 
-def failed(requests: Sequence[Request], why: str) -> Generated:
+def failed(requests: Sequence[Request], why: str, *, fatal: bool = False) -> Generated:
     """Error completions for a whole block."""
-    return Generated([failure(why)] * len(requests), 0.0)
+    return Generated([failure(why)] * len(requests), 0.0, fatal)
 
 
 def start_plm(

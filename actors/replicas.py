@@ -9,21 +9,26 @@ Ray Data is imported where it is used: the processes of models need it not, and 
 """
 
 import asyncio
+import math
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import RayTaskError
 
 from actors.engines.base import EngineError
 from actors.failover import call_with_failover
+from cluster.storage import StorageError
 
 T = TypeVar("T")
 
 IN_FLIGHT = 64
 PER_REPLICA = 2
 """Blocks that a replica has at a time: one that it works on, and the next."""
+PARTS = 4
+"""Parts that a failed block is asked again in."""
 MAX_PENDING_CALLS = 64
 
 
@@ -118,6 +123,13 @@ class Turns:
             self.busy[choice] -= 1
 
 
+def parts(block: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The parts that a failed block is asked again in."""
+    size = math.ceil(len(block) / PARTS)
+    for start in range(0, len(block), size or 1):
+        yield block[start : start + size]
+
+
 def warm_up() -> None:
     """Let Ray Data start what it starts once in a process, which takes seconds: while models load, say."""
     import ray.data
@@ -128,11 +140,12 @@ def warm_up() -> None:
 def sharded(
     bridge: type, arguments: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], name: str
 ) -> Iterator[dict[str, Any]]:
-    """Facts that one `bridge` (a class for `map_batches`, made with `arguments`) yields for each row."""
+    """Facts that one `bridge` (a class for `map_batches`, made with `arguments`) yields for each row;
+    StorageError where it cannot read or write."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    context.enable_progress_bars, context.raise_original_map_exception = False, True
     blocks = ray.data.from_items([dict(row) for row in rows], override_num_blocks=len(rows))
     blocks.set_name(name)
     facts = blocks.map_batches(
@@ -144,4 +157,9 @@ def sharded(
             size=1, max_concurrent_calls_per_actor=IN_FLIGHT, max_tasks_in_flight_per_actor=2 * IN_FLIGHT
         ),
     )
-    yield from facts.iter_rows()
+    try:
+        yield from facts.iter_rows()
+    except RayTaskError as error:
+        if isinstance(error.cause, StorageError):  # its one line, without the way that it came
+            raise error.cause from None
+        raise

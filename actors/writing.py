@@ -16,6 +16,7 @@ import ray
 from ray.actor import ActorHandle
 
 from actors.board import Board
+from actors.budget import Budget, Spent, advice, spent
 from actors.dispatch import ANSWERED, LOST, Replicas, ask_all
 from actors.engines.base import EngineError
 from actors.failover import call_with_failover
@@ -115,6 +116,10 @@ class Writers:
     def callable(self) -> dict[str, tuple[PlmSpec, Replicas]]:
         """Every PLM with its replicas, or with why it has none."""
         return {p.name: (p, self.failed.get(p.name) or self.replicas[p.name]) for p in self.config.plms}
+
+    def held(self) -> dict[str, tuple[PlmSpec, int]]:
+        """Every PLM with the number of its processes."""
+        return {plm.name: (plm, len(self.replicas.get(plm.name, ()))) for plm in self.config.plms}
 
     def stop(self) -> None:
         """End the actors and free what they hold."""
@@ -219,11 +224,18 @@ class RoundOfWriting:
         self.record.dropped.update(wave["dropped"])
         facts = self._filter(name, wave["key"])
         self.tools.board.judged(facts)
+        self.tools.paid[wave["key"]] = self._paid(facts)
         for plm, mine in facts.items():
             _add(self.chain.of(self.chain.asked, plm), mine["asked"])
             _add(self.chain.of(self.chain.kept, plm), mine["kept"])
             self.needs[plm].count(mine["asked"], mine["kept"])
             self.record.count(plm, mine)
+
+    def _paid(self, facts: Mapping[str, Mapping[str, Any]]) -> Spent:
+        """What a wave has cost."""
+        prices = {plm.name: plm.price_per_million_tokens for plm in self.config.plms}
+        each = (spent(prices[p], of["prompt_tokens"], of["completion_tokens"]) for p, of in facts.items())
+        return sum(each, Spent())
 
     def _generate(self, name: str, counts: dict[str, list[int]]) -> dict[str, Any]:
         """The manifest of the wave's answers."""
@@ -249,6 +261,7 @@ class RoundOfWriting:
         """Have all blocks answered, those of an interrupted attempt excepted, and commit the wave."""
         steps, board = self.tools.steps, self.tools.board
         self.tools.writers.start()
+        board.holds(self.tools.writers.held())
         blocks = table.facts["blocks"]
         have = set(step.files.names(ANSWERED))
         missing = [i for i, (_, block) in enumerate(blocks) if f"{block}.parquet" not in have]
@@ -256,12 +269,17 @@ class RoundOfWriting:
         source = steps.run.below(f"steps/{table.key}").uri
         plms = {plm for plm, _ in blocks}
         callable_plms = {p: how for p, how in self.tools.writers.callable().items() if p in plms}
-        for facts in ask_all(source, step.files.uri, missing, callable_plms, step.key) if missing else ():
+        budget, over = self.tools.budget(self.config), ""
+        arguments = (source, step.files.uri, missing, callable_plms, step.key, budget)
+        for facts in ask_all(*arguments) if missing else ():
             board.answered(facts)
+            over = over or str(facts["over"])
             if facts["error"]:
                 errors[str(facts["plm"])] = str(facts["error"])
             if steps.stopped():
                 raise StoppedError
+        if over:  # only now: what was under way is paid for, and stored
+            raise StepError(advice(over))
         have = set(step.files.names(ANSWERED))
         files = [f"{ANSWERED if f'{block}.parquet' in have else LOST}/{block}.parquet" for _, block in blocks]
         alive = {plm for plm, block in blocks if f"{block}.parquet" in have}
@@ -293,6 +311,12 @@ class Tools:
     steps: Steps
     writers: Writers
     board: Board
+    paid: dict[str, Spent]
+    """What each wave of the run has cost, by the key of its step."""
+
+    def budget(self, config: FusegenConfig) -> Budget:
+        """The limits of a run, and what its waves have cost."""
+        return Budget(config.max_cost, config.max_tokens, sum(self.paid.values(), Spent()))
 
 
 class Need:

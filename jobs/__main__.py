@@ -41,6 +41,14 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Run directory o
 
 
 Plan = Annotated[bool, typer.Option("--plan", help="Print what the job will need; start nothing.")]
+ClusterFile = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="FILE",
+        help="Say whether the job fits the cluster of a file; exit if it does not.",
+    ),
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over under a new name; nothing is deleted.")]
 Address = Annotated[
     str, typer.Option("--address", metavar="auto|local|HOST:PORT", help="The Ray cluster to run on.")
@@ -53,13 +61,14 @@ def fusegen(
     overrides: Overrides = None,
     run: RunDirectory = None,
     plan: Plan = False,
+    cluster: ClusterFile = None,
     fresh: Fresh = False,
     address: Address = "auto",
 ) -> None:
     """Let several language models write a labelled data set, and train a small classifier on it."""
     from jobs import fusegen as job
 
-    job.main(config, overrides or [], run, plan=plan, start_over=fresh, address=address)
+    job.main(config, overrides or [], run, plan=plan, start_over=fresh, cluster=cluster, address=address)
 
 
 @app.command()
@@ -81,6 +90,7 @@ def foe(
         str | None,
         typer.Option(metavar="RUN", help="Take over what live experts answered in another run."),
     ] = None,
+    cluster: ClusterFile = None,
     fresh: Fresh = False,
     address: Address = "auto",
 ) -> None:
@@ -95,7 +105,16 @@ def foe(
             raise ConfigError("--extend: give --run, the folder of the new artefact")
         job.extend(config, overrides or [], extend, run)
         return
-    job.main(config, overrides or [], run, plan=plan, start_over=fresh, address=address, reuse=reuse)
+    job.main(
+        config,
+        overrides or [],
+        run,
+        plan=plan,
+        start_over=fresh,
+        cluster=cluster,
+        address=address,
+        reuse=reuse,
+    )
 
 
 @app.command()
@@ -113,6 +132,7 @@ def merge(
         str | None,
         typer.Option(metavar="RUN", help="Take over statistics and fine-tuned models of another run."),
     ] = None,
+    cluster: ClusterFile = None,
     fresh: Fresh = False,
     address: Address = "auto",
 ) -> None:
@@ -122,7 +142,16 @@ def merge(
     if inspect:
         job.inspect(config)
         return
-    job.main(config, overrides or [], run, plan=plan, start_over=fresh, address=address, reuse=reuse)
+    job.main(
+        config,
+        overrides or [],
+        run,
+        plan=plan,
+        start_over=fresh,
+        cluster=cluster,
+        address=address,
+        reuse=reuse,
+    )
 
 
 @app.command()
@@ -194,6 +223,40 @@ def serve(
 
     options = {"address": address, "host": host, "port": port}
     job.main(artefact, overrides or [], config, **options, auth=not no_auth, plan=plan)
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def submit(
+    arguments: Annotated[list[str], typer.Argument(metavar="JOB…", help="What follows `python -m jobs`.")],
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="The cluster's dashboard (default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS, 127.0.0.1:8265).",
+        ),
+    ] = None,
+    runtime_env: Annotated[
+        str | None, typer.Option("--runtime-env", metavar="FILE", help="Ray's runtime environment, in YAML.")
+    ] = None,
+    cpus: Annotated[float, typer.Option(min=0, help="CPUs of the driver, which keep it off the head.")] = 1,
+    python: Annotated[str, typer.Option(help="The interpreter's name on the cluster.")] = "python",
+    stop: Annotated[
+        bool, typer.Option("--stop", help="End the job of this run at its next committed piece of work.")
+    ] = False,
+) -> None:
+    """Do a job on a cluster by `ray job submit`: sends the code along, follows it, and exits as it does.
+
+    Started again, it follows the job that is at work. Ctrl-C leaves that running.
+    """
+    from jobs import submit as job
+
+    name, *rest = arguments
+    if name not in job.SCHEMAS:
+        raise ConfigError(f"submit: {name} is no job of a cluster; allowed: {', '.join(job.SCHEMAS)}")
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    given = command.make_context(name, list(rest)).params
+    options = {"address": address, "environment": runtime_env, "cpus": cpus, "python": python, "stop": stop}
+    job.main(arguments, given, **options)
 
 
 @app.command(name="bench-serve")

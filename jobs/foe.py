@@ -13,9 +13,9 @@ from configs.load import load
 from configs.schema.base import ConfigError
 from configs.schema.expert import LiveExperts
 from configs.schema.foe import FoeConfig, RecordedExperts
-from jobs import launch, report
+from jobs import launch, needs, report
 from jobs.foe_table import artefact_text, result_table
-from jobs.plan import remote
+from jobs.plan import budget, remote
 
 
 def main(
@@ -25,12 +25,15 @@ def main(
     *,
     plan: bool,
     start_over: bool,
+    cluster: str | None = None,
     address: str,
     reuse: str | None = None,
 ) -> None:
     """Run the job of a configuration file; ConfigError, ResumeError or SessionError, or exit 1."""
     config = load(path, FoeConfig, overrides)
     inputs = check_inputs(config, path)
+    if cluster:
+        typer.echo(needs.describe(config, cluster))
     if plan:
         typer.echo(describe(config))
         return
@@ -128,6 +131,7 @@ def _describe_live(config: FoeConfig, live: LiveExperts) -> str:
             for one in live.pool
         ),
         *remote((e.name, e.model.engine, e.replicas) for e in live.pool if e.model.kind == "generator"),
+        *budget(config.max_cost, config.max_tokens),
         f"policies: {', '.join(config.policy_kinds(len(live.pool)))}; each task asks Ray for "
         f"{config.num_cpus:g} CPU",
     ]

@@ -8,16 +8,25 @@ from cluster.storage import Run
 from configs.load import load, locate
 from configs.schema.base import ConfigError
 from configs.schema.fusegen import FusegenConfig
-from jobs import launch, report
+from jobs import launch, needs, report
 from jobs import plan as plans
 from jobs.table import result_table
 
 
 def main(
-    path: str, overrides: list[str], run: str | None, *, plan: bool, start_over: bool, address: str
+    path: str,
+    overrides: list[str],
+    run: str | None,
+    *,
+    plan: bool,
+    start_over: bool,
+    cluster: str | None = None,
+    address: str,
 ) -> None:
     """Run the job of a configuration file; ConfigError, ResumeError or SessionError, or exit 1."""
     config = load(path, FusegenConfig, overrides)
+    if cluster:
+        typer.echo(needs.describe(config, cluster))
     if plan:
         typer.echo(plans.describe(config))
         return

@@ -27,7 +27,7 @@ from configs.load import load
 from configs.schema.merge import RESERVED_MODELS, MergeConfig
 from configs.schema.task import Source
 from fusion.merging.architecture import check_alike
-from jobs import launch, report
+from jobs import launch, needs, report
 
 GIGA, TERA = 1e9, 1e12
 
@@ -39,6 +39,7 @@ def main(
     *,
     plan: bool,
     start_over: bool,
+    cluster: str | None = None,
     address: str,
     reuse: str | None = None,
 ) -> None:
@@ -48,6 +49,8 @@ def main(
     checkpoints, plans, table = check(config, path)
     place = run or f"runs/{config.name}"
     found = [*doubts(checkpoints, base_of(config)), *short_of(place, sum(disk(config, plans).values()))]
+    if cluster:
+        typer.echo(needs.describe(config, cluster))
     if plan:
         said = describe(config, checkpoints, plans, estimate(config, plans, table))
         typer.echo("\n".join([said, *(f"warning: {one}" for one in found)]))

@@ -28,12 +28,21 @@ def describe(config: FusegenConfig) -> str:
         f"STM in rounds and for weighting: {config.stm.rounds.kind}, about {_trainings(config)} trainings; "
         f"final STM: {config.stm.final.kind}",
         f"evaluation: {_evaluation(config)}",
+        *budget(config.max_cost, config.max_tokens),
         f"disk: about {_size(chains * len(config.plms) * samples.per_plm, config):.0f} MB",
         f"These are estimates at a yield of {1 / samples.oversample:.0%}. The limit is "
         f"{samples.max_attempts:g} requests per sample: {_limit(config, chains):,} in all; then a shortfall "
         "is reported.",
     ]
     return "\n".join(lines)
+
+
+def budget(max_cost: float | None, max_tokens: int | None) -> Iterator[str]:
+    """At what a run stops, where it has limits."""
+    money = [f"{max_cost:g} of money"] if max_cost else []
+    tokens = [f"{max_tokens:,} tokens"] if max_tokens else []
+    if money or tokens:
+        yield f"budget: {', '.join(money + tokens)}"
 
 
 def remote(models: Iterable[tuple[str, object, int]]) -> Iterator[str]:

@@ -7,6 +7,7 @@ read by ordinal, so nothing is drawn twice. Labels are mapped by name. Tokens ar
 white space, since a file does not say which tokenizer wrote it.
 """
 
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -60,6 +61,7 @@ class Recorded:
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:  # noqa: ARG002
         """Return the stored texts; `exhausted` completions where there are no more."""
+        time.sleep(self._spec.latency_s)
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Request) -> Completion:

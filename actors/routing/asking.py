@@ -4,7 +4,8 @@
 
 A block whose file exists is done. What fails as a block, because it raises, takes too long or kills its
 expert, is asked again in parts, down to single texts; a text that still fails is stored with its reason, in
-a folder of its own, and asked once more when the step is done again before it is committed.
+a folder of its own, and asked once more when the step is done again before it is committed. Blocks beyond the
+budget are not asked (`actors.budget`).
 """
 
 import math
@@ -18,15 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ray.actor import ActorHandle
 
+from actors.budget import Budget, Gate, Spent, spent
 from actors.expert import Answered, answer_block
 from actors.experts.base import Answer
-from actors.replicas import Turns, sharded
+from actors.replicas import Turns, parts, sharded
 from actors.routing.items import FILE
 from cluster.storage import Storage
 from configs.schema.expert import ExpertSpec
 
-PARTS = 4
-"""Parts that a failed block is asked again in."""
 ATTEMPTS = 2
 """How often a single text is asked."""
 BROKEN_AFTER = 3
@@ -35,6 +35,7 @@ MAX_FAILED = 0.05
 """Share of the items that an expert may fail on."""
 ANSWERED, FAILED = "answers", "failed"
 NOT_ASKED = Answer(error="not asked")
+TOKENS = ("prompt_tokens", "completion_tokens")
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,28 @@ class Asked:
     uri: str
     items: int
 
+    def cost(self, calls: int, prompt: int, completion: int) -> Spent:
+        """What so many calls and tokens cost."""
+        price, per_call = self.spec.price_per_million_tokens, self.spec.price_per_call or 0.0
+        return Spent(calls * per_call, 0) + spent(price, prompt, completion)
+
+    def most(self, texts: Sequence[str]) -> Spent:
+        """What texts cost at most: a token is a byte at least."""
+        model, prompts = self.spec.model, sum(len(text.encode()) for text in texts)
+        if model.kind == "classifier":
+            return self.cost(len(texts), prompts, 0)
+        prompts += len(texts) * len(model.prompt.encode())
+        return self.cost(len(texts), prompts, len(texts) * model.sampling.max_new_tokens)
+
 
 class AskExperts:
     """Bridge between Ray Data and the expert actors: rows of expert and block in, facts per block out."""
 
-    def __init__(self, items: str, experts: Mapping[str, Asked]) -> None:
+    def __init__(self, items: str, experts: Mapping[str, Asked], budget: Budget) -> None:
         self.items = Storage(items)
-        self.lines = {name: Line(asked) for name, asked in experts.items()}
+        stored = (stored_cost(asked) for asked in experts.values()) if budget.limited else ()
+        gate = Gate(budget, sum(stored, Spent()))
+        self.lines = {name: Line(asked, gate) for name, asked in experts.items()}
 
     async def __call__(self, batch: dict[str, np.ndarray]) -> AsyncIterator[dict[str, np.ndarray]]:
         """Answer the blocks of a batch, one after the other."""
@@ -69,7 +85,8 @@ class AskExperts:
 class Line:
     """What is asked of one expert, and how well it goes."""
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: Asked, gate: Gate) -> None:
+        self.asked, self.gate = asked, gate
         self.spec, self.files = asked.spec, Storage(asked.uri)
         self.turns = Turns(asked.replicas)
         self.most_failed = math.floor(asked.items * MAX_FAILED)
@@ -80,8 +97,18 @@ class Line:
         """Have a block answered and stored, and return its facts; one that is given up is not stored."""
         answers = self._known(number) or [NOT_ASKED] * len(items)
         missing = [place for place, answer in enumerate(answers) if answer.error]
-        got = await self._settled([texts[place] for place in missing])
-        failed, seconds = 0, 0.0
+        wanted = [texts[place] for place in missing]
+        most, cost, failed, seconds = self.asked.most(wanted), Spent(), 0, 0.0
+        prompt = completion = 0
+        over = await self.gate.enter(most)
+        try:
+            got = None if over else await self._settled(wanted)
+            heard = [answer for answer in got.answers if answer.error is None] if got else []
+            prompt, completion = (sum(getattr(a, name) for a in heard) for name in TOKENS)
+            cost = self.asked.cost(len(heard), prompt, completion)
+        finally:
+            if not over:
+                await self.gate.leave(most, cost)
         if got is not None:
             for place, answer in zip(missing, got.answers, strict=True):
                 answers[place] = answer
@@ -95,6 +122,10 @@ class Line:
             "seconds": seconds,
             "stored": got is not None,
             "given_up": self.given_up,
+            "over": over,
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "cost": cost.cost,
         }
 
     @property
@@ -129,7 +160,7 @@ class Line:
             self.failed, self.lost_in_a_row = self.failed + 1, self.lost_in_a_row + got.lost
             self.error = self.error or str(answers[0].error)
             return got
-        for part in _parts(missing):
+        for part in parts(missing):
             more = await self._settled([texts[place] for place in part], attempt + (len(texts) == 1))
             if more is None:
                 return None
@@ -139,26 +170,33 @@ class Line:
         return Answered(answers, seconds)
 
 
-def _parts(places: Sequence[int]) -> Iterator[Sequence[int]]:
-    size = math.ceil(len(places) / PARTS)
-    for start in range(0, len(places), size or 1):
-        yield places[start : start + size]
-
-
 def file_name(number: int) -> str:
     """File of a block's answers."""
     return f"{number:06d}.parquet"
 
 
 def ask_all(
-    items: str, experts: Mapping[str, Asked], missing: Sequence[tuple[str, int]], name: str
+    items: str, experts: Mapping[str, Asked], missing: Sequence[tuple[str, int]], name: str, budget: Budget
 ) -> Iterator[dict[str, Any]]:
-    """Facts of each block (expert, asked, failed, seconds, stored, given_up) as it is done.
+    """Facts of each block (expert, asked, failed, seconds, tokens, cost, stored, given_up) as it is done;
+    `over` says which limit of the budget kept one from being asked.
 
     `items` is the URI of the step that holds the items, `missing` are the blocks without an answer.
     """
     rows = [{"expert": expert, "number": number} for expert, number in missing]
-    yield from sharded(AskExperts, {"items": items, "experts": dict(experts)}, rows, name)
+    bridge = {"items": items, "experts": dict(experts), "budget": budget}
+    yield from sharded(AskExperts, bridge, rows, name)
+
+
+def stored_cost(asked: Asked) -> Spent:
+    """What the answers cost that are stored."""
+    files, total = Storage(asked.uri), Spent()
+    places = {file: folder for folder in (FAILED, ANSWERED) for file in files.names(folder)}
+    for file, folder in places.items():
+        rows = files.read_table(f"{folder}/{file}", ["error", *TOKENS])
+        prompt, completion = (sum(rows[name].to_pylist()) for name in TOKENS)
+        total += asked.cost(rows["error"].null_count, prompt, completion)
+    return total
 
 
 def _record(spec: ExpertSpec, items: Sequence[str], answers: Sequence[Answer], seconds: float) -> pa.Table:

@@ -8,16 +8,18 @@ nobody again. Progress is in the files of blocks (`actors.routing.asking`).
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
 
 from actors.board import Board
+from actors.budget import Budget, Spent, advice
 from actors.engines.base import EngineError
 from actors.expert import start_expert
 from actors.replicas import ready_ones, warm_up
-from actors.routing.asking import ANSWERED, FAILED, MAX_FAILED, Asked, ask_all, file_name
+from actors.routing.asking import ANSWERED, FAILED, MAX_FAILED, Asked, ask_all, file_name, stored_cost
 from actors.routing.assembling import EMBEDS
 from actors.routing.fingerprint import fingerprint
 from actors.routing.items import labelled
@@ -44,7 +46,7 @@ def collect(config: FoeConfig, session: Session, run: Run, steps: Steps, board: 
     board.note(f"{items.facts['n']:,} items, labels: {', '.join(items.facts['classes']) or 'none'}")
     warnings = _trained_on(config, live, items, steps)
     board.enter("asking the experts")
-    asking = Collection(config.seed, live, items, session, run, steps, board)
+    asking = Collection(config, live, items, session, run, steps, board)
     answers = asking.done()
     board.enter("putting the answers together")
     params: dict[str, Any] = {
@@ -117,7 +119,7 @@ class Collection:
 
     def __init__(
         self,
-        seed: int,
+        config: FoeConfig,
         live: LiveExperts,
         items: Done,
         session: Session,
@@ -125,7 +127,7 @@ class Collection:
         steps: Steps,
         board: Board,
     ) -> None:
-        self.seed, self.live, self.session = seed, live, session
+        self.config, self.seed, self.live, self.session = config, config.seed, live, session
         self.run, self.steps, self.board = run, steps, board
         self.items, self.n, self.labels = items.key, int(items.facts["n"]), tuple(items.facts["classes"])
         self.blocks = -(-self.n // live.block)
@@ -154,7 +156,7 @@ class Collection:
         self.board.start_experts(dict.fromkeys(manifests, self.n))
         for name, manifest in manifests.items():
             if manifest:
-                self.board.answered_by(name, asked=self.n, failed=manifest["failed"])
+                self.board.known_of(name, asked=self.n, failed=manifest["failed"])
         waiting = [expert for expert in self.live.pool if manifests[expert.name] is None]
         if waiting:
             manifests |= self._asked(waiting)
@@ -169,8 +171,10 @@ class Collection:
         replicas = asyncio.run(self._start(needed)) if needed else {}
         try:
             if needed:
+                self.board.holds({e.name: (e, len(replicas[e.name])) for e in needed})
                 self._ask(needed, replicas, missing)
         finally:
+            self.board.holds({e.name: (e, 0) for e in needed})
             for replica in (r for of in replicas.values() for r in of):
                 ray.kill(replica)
         for expert in experts:
@@ -183,7 +187,7 @@ class Collection:
         have = set(self.work[name].files.names(ANSWERED))
         missing = [number for number in range(self.blocks) if file_name(number) not in have]
         there = self.n - sum(self._size(number) for number in missing)
-        self.board.answered_by(name, asked=there)
+        self.board.known_of(name, asked=there)
         return missing
 
     def _size(self, number: int) -> int:
@@ -219,7 +223,11 @@ class Collection:
         replicas: Mapping[str, list[ActorHandle]],
         missing: Mapping[str, list[int]],
     ) -> None:
-        asked = {e.name: Asked(e, replicas[e.name], self.work[e.name].files.uri, self.n) for e in experts}
+        asked = {e.name: self._asked_of(e, replicas[e.name]) for e in experts}
+        others = [self._asked_of(e, ()) for e in self.live.pool if e.name not in asked]
+        budget = Budget(self.config.max_cost, self.config.max_tokens)
+        if budget.limited:
+            budget = replace(budget, before=sum(map(stored_cost, others), Spent()))
         longest = max(len(missing[name]) for name in asked)
         turns = [
             (name, missing[name][place])
@@ -228,16 +236,26 @@ class Collection:
             if place < len(missing[name])
         ]
         source = self.run.below(f"steps/{self.items}").uri
-        for facts in ask_all(source, asked, turns, "answers"):
+        over = ""
+        for facts in ask_all(source, asked, turns, "answers", budget):
             name = str(facts["expert"])
+            over = over or str(facts["over"])
+            if facts["over"]:
+                continue
             if facts["stored"]:
-                self.board.answered_by(
-                    name, asked=facts["asked"], failed=facts["failed"], seconds=facts["seconds"]
-                )
+                self.board.answered_by(facts)
             else:
                 self.errors[name] = f"given up: {facts['given_up']}"
             if self.steps.stopped():
                 raise StoppedError
+        if over:  # only now: what was under way is paid for, and stored
+            raise StepError(advice(over))
+
+    def _asked_of(self, expert: ExpertSpec, replicas: Sequence[ActorHandle]) -> Asked:
+        price = self.config.prices.get(expert.name)
+        if price is not None:
+            expert = expert.model_copy(update={"price_per_call": price, "price_per_million_tokens": None})
+        return Asked(expert, replicas, self.work[expert.name].files.uri, self.n)
 
     def _commit(self, name: str) -> dict[str, Any] | None:
         """Commit an expert's answers, unless too many failed."""

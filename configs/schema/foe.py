@@ -160,6 +160,11 @@ class FoeConfig(Strict):
     """The test of the unseen-domain score."""
     num_cpus: float = Field(default=1, ge=0, json_schema_extra=RESOURCE)
     """CPUs that Ray reserves for the training of one fuser."""
+    max_cost: PositiveFloat | None = Field(default=None, json_schema_extra=RESOURCE)
+    """What live experts' answers may cost, by their prices, those taken over from another run included; then
+    the run stops, and goes on once it is raised."""
+    max_tokens: PositiveInt | None = Field(default=None, json_schema_extra=RESOURCE)
+    """How many tokens live experts may read and write; then the run stops, and goes on once it is raised."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -171,6 +176,8 @@ class FoeConfig(Strict):
                 raise ValueError(f"{kind}: mlp predicts labels only; allowed: knn, logistic, trees")
         if isinstance(self.experts, LiveExperts):
             self._check_live(self.experts)
+        elif self.max_cost or self.max_tokens:
+            raise ValueError("max_cost, max_tokens: belong to live experts; others are not asked anything")
         return self
 
     def _check_live(self, experts: LiveExperts) -> None:
@@ -180,6 +187,10 @@ class FoeConfig(Strict):
         if unknown:
             raise ValueError(f"prices: no expert {unknown[0]!r}; there are {', '.join(experts.names)}")
         free = [e.name for e in experts.pool if not e.priced and e.name not in self.prices]
+        if self.max_cost and free:
+            raise ValueError(
+                f"max_cost: expert {free[0]} has no price; give it price_per_call, or max_tokens"
+            )
         if free and len(free) < len(experts.pool):
             raise ValueError(f"experts.pool: {free[0]} has no price, others have one; give it price_per_call")
         if self.answer == "label":

@@ -6,9 +6,9 @@ is J, `alpha` is the share of high-variability candidates, `iterations` of `weig
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from configs.schema.base import Strict
+from configs.schema.base import RESOURCE, Strict
 from configs.schema.plm import PlmSpec
 from configs.schema.stm import FullStm, LinearStm, StmSpec
 from configs.schema.task import Source, Task
@@ -238,6 +238,11 @@ class FusegenConfig(Strict):
     """What the result is compared with."""
     eval: Source | None = None
     """Real labelled texts; read only after the last round."""
+    max_cost: PositiveFloat | None = Field(default=None, json_schema_extra=RESOURCE)
+    """What the texts may cost, by `price_per_million_tokens`; then the run stops, and goes on once it is
+    raised."""
+    max_tokens: PositiveInt | None = Field(default=None, json_schema_extra=RESOURCE)
+    """How many tokens may be read and written; then the run stops, and goes on once it is raised."""
 
     @model_validator(mode="before")
     @classmethod
@@ -259,6 +264,8 @@ class FusegenConfig(Strict):
                 )
         if len(set(self.variant)) < len(self.variant):
             raise ValueError("variant names each method once")
+        if self.max_cost and not any(plm.price_per_million_tokens for plm in self.plms):
+            raise ValueError("max_cost: no plm has price_per_million_tokens; give them, or max_tokens")
         return self
 
     def as_variant(self, name: str) -> "FusegenConfig":

@@ -73,6 +73,8 @@ class RecordedEngine(Strict):
     """Exact mode: the split that continues the zero-shot texts beyond round 0."""
     seed: int | None = None
     """Value of the column `seed` to use; all rows when empty."""
+    latency_s: NonNegativeFloat = Field(default=0.0, json_schema_extra=RESOURCE)
+    """Time that a block takes, in seconds, as it would with a model: to measure everything around one."""
 
 
 class TransformersEngine(Strict):

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from actors.budget import Budget
+from actors.dispatch import AskPlm
 from actors.engines.base import Completion, DeviceLostError, EngineError, Request
 from actors.failover import ExpertError
 from actors.plm import Generated, Plm, generate_block, start_plm, wait_ready
@@ -109,6 +111,7 @@ def test_answers_describes_and_counts(writer):
     asyncio.run(run())
 
 
+@pytest.mark.faults
 @pytest.mark.ray
 def test_killed_process_gives_the_same_answer_as_an_undisturbed_one(writer):
     async def run() -> None:
@@ -125,16 +128,33 @@ def test_killed_process_gives_the_same_answer_as_an_undisturbed_one(writer):
     asyncio.run(run())
 
 
+@pytest.mark.faults
 @pytest.mark.ray
 def test_poisonous_block_ends_as_errors_and_its_neighbours_succeed(writer):
     async def run() -> None:
         blocks = [block("a"), block("b", "crash", "c"), block("d"), block("e", "lost"), block("f")]
         generated = await asyncio.gather(*(generate_block(writer.handle, b, spec()) for b in blocks))
-        gave_up = "gave up: the process died 3 times on this block"
+        gave_up = "gave up: the process died 1 time on this block"
         assert [texts(g) for g in (generated[0], generated[2], generated[4])] == [["A"], ["D"], ["F"]]
-        assert errors(generated[1]) == [gave_up] * 3
+        assert errors(generated[1]) == [gave_up] * 3 and generated[1].fatal
         assert errors(generated[3]) == [gave_up] * 2
-        assert len(starts(writer.folder, "crash")) == len(starts(writer.folder, "lost")) == 3
+        assert len(starts(writer.folder, "crash")) == len(starts(writer.folder, "lost")) == 1
+
+    asyncio.run(run())
+
+
+@pytest.mark.faults
+@pytest.mark.ray
+def test_poisonous_request_ends_alone_as_an_error_and_the_rest_of_its_block_is_answered(writer):
+    async def run() -> None:
+        place = str(writer.folder)
+        ask = AskPlm(place, place, {"writer": (spec(), [writer.handle])}, Budget())
+        completions, _ = await ask._ask("writer", block(*"abc", "crash", *"efg"))
+        assert [c.text for c in completions] == ["A", "B", "C", "", "E", "F", "G"]
+        assert [c.error for c in completions if c.error] == [
+            "gave up: the process died 3 times on this block"
+        ]
+        assert len(starts(writer.folder, "crash")) == 5
 
     asyncio.run(run())
 

@@ -18,6 +18,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
+from actors.budget import Budget
 from actors.dispatch import _request, ask_all
 from actors.engines.base import load_engine
 from actors.steps.runner import Call, Steps
@@ -90,8 +91,9 @@ def _path(run: Run, table: str, blocks: int, writers: Writers) -> tuple[tuple[in
     """Tokens and seconds of a wave, and of the engine's part in it."""
     answers = run.below("steps/answers").uri
     started = time.perf_counter()
-    facts = list(ask_all(run.below(f"steps/{table}").uri, answers, range(blocks), writers.callable(), "wave"))
-    wall, tokens = time.perf_counter() - started, sum(int(f["tokens"]) for f in facts)
+    requests, plms = run.below(f"steps/{table}").uri, writers.callable()
+    facts = list(ask_all(requests, answers, range(blocks), plms, "wave", Budget()))
+    wall, tokens = time.perf_counter() - started, sum(int(f["completion_tokens"]) for f in facts)
     return (tokens, wall), (tokens, sum(float(f["seconds"]) for f in facts))
 
 

@@ -2,6 +2,7 @@
 
 from importlib import import_module
 
+import pytest
 import yaml
 from ray.serve.schema import DeploymentSchema, ServeApplicationSchema, ServeDeploySchema, TracingConfig
 
@@ -10,6 +11,7 @@ from configs.load import PACKAGE_ROOT
 from configs.schema.serve import Serving
 
 FILE = PACKAGE_ROOT / "cluster/serve.yaml"
+pytestmark = pytest.mark.cluster
 
 
 def test_the_deployment_file_is_valid_and_has_no_unknown_keys():

@@ -70,6 +70,7 @@ def test_unreadable_files_are_one_clear_line(tmp_path):
         files.read_bytes("absent")
 
 
+@pytest.mark.faults
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
     files = Storage(str(tmp_path))

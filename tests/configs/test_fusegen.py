@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from configs.load import PACKAGE_ROOT, load
+from configs.schema.base import identity
 from configs.schema.fusegen import PRESETS, VARIANTS, FusegenConfig
 from configs.schema.task import Task
 from jobs.plan import describe
@@ -22,6 +23,19 @@ def config(**changes) -> FusegenConfig:
 
 def task():
     return yaml.safe_load((PACKAGE_ROOT / "configs/tasks/movies.yaml").read_text())
+
+
+def test_a_budget_needs_prices_for_money_and_changes_no_result():
+    with pytest.raises(ValueError, match="max_cost: no plm has price_per_million_tokens"):
+        config(max_cost=1)
+    priced = [{**plm, "price_per_million_tokens": {"prompt": 1, "completion": 2}} for plm in config_plms()]
+    limited = config(plms=priced, max_cost=1, max_tokens=10)
+    assert identity(limited) == identity(config())
+    assert "budget: 1 of money, 10 tokens" in describe(limited)
+
+
+def config_plms():
+    return corpus.config(Path("/data"))["plms"]
 
 
 def test_the_tasks_of_the_paper_ship():

@@ -142,21 +142,27 @@ class Conducted:
         return {plm: [[shot["id"] for shot in of] for of in labels] for plm, labels in shots.items()}
 
 
-@pytest.fixture
-def conduct(ray_session, tiny, tmp_path) -> Iterator[Callable[..., Conducted]]:
-    """Runs the small job, with changes, by a coordinator in this process; its final model is `linear`."""
+def coordinated(tiny: Path, uri: str, **changes: Any) -> dict[str, Any]:
+    """The summary of the small job, with changes, by a coordinator in this process; its final model is
+    `linear`."""
     from actors.coordinator import Coordinator
     from cluster.session import Session
+    from configs.load import _expand
+
+    data = corpus.config(tiny, **{"stm": {"rounds": corpus.LINEAR, "final": corpus.LINEAR}, **changes})
+    _expand(data, "test", "task")
+    config = FusegenConfig.model_validate(data)
+    Run.open(uri, identity(config), {}, "0")
+    return Coordinator(uri, config, Session(local=False, cpus=0, gpus=0)).run()
+
+
+@pytest.fixture
+def conduct(ray_session, tiny, tmp_path) -> Iterator[Callable[..., Conducted]]:
+    """Runs the small job by `coordinated`, in a folder of a name."""
 
     def run(name: str = "run", **changes: Any) -> Conducted:
-        from configs.load import _expand
-
-        data = corpus.config(tiny, **{"stm": {"rounds": corpus.LINEAR, "final": corpus.LINEAR}, **changes})
-        _expand(data, "test", "task")
-        config = FusegenConfig.model_validate(data)
         folder = tmp_path / name
-        Run.open(str(folder), identity(config), {}, "0")
-        return Conducted(folder, Coordinator(str(folder), config, Session(local=False, cpus=0, gpus=0)).run())
+        return Conducted(folder, coordinated(tiny, str(folder), **changes))
 
     yield run
 

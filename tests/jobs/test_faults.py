@@ -18,7 +18,7 @@ import pytest
 
 from tests.jobs.conftest import CommandLine, ids_of_chains, results
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 PATIENCE_S = 240
 
 

@@ -13,7 +13,7 @@ def board_of_experts():
     board = Board()
     board.enter("asking the experts")
     board.start_experts({"small": 520, "chat": 520})
-    board.answered_by("small", asked=64, failed=2)
+    board.known_of("small", asked=64, failed=2)
     return board
 
 

@@ -62,7 +62,7 @@ def released(shared, writers, tmp_path):
         by_plm = {plm: [shots, shots] for plm in RELEASED}
         select.files.write_json("feedback.json", {"draw": None, "shots": by_plm})
         select.commit()
-        chain, tools = Chain(2), Tools(runner.Steps(run, lambda: False), writers, Board(4))
+        chain, tools = Chain(2), Tools(runner.Steps(run, lambda: False), writers, Board(4), {})
         for number, target in enumerate(sizes(1000, 200, 4, exact_end=True)):
             shown = select.key if number else None
             RoundOfWriting(config, tools, chain, number=number, target=target, shots=shown).run()

@@ -149,6 +149,7 @@ def test_expert_that_fails_too_often_is_named_and_a_good_one_takes_its_place(pla
     assert [block.shape for block in pool.blocks] == [(20, 3), (20, 3)]
 
 
+@pytest.mark.faults
 @pytest.mark.ray
 def test_killed_expert_gives_the_same_bytes(place, small, watched, undisturbed, tmp_path):
     watched(once=texts(30)[29][0])
@@ -157,6 +158,7 @@ def test_killed_expert_gives_the_same_bytes(place, small, watched, undisturbed, 
     assert place.files == undisturbed.files
 
 
+@pytest.mark.faults
 @pytest.mark.ray
 def test_poisonous_item_is_left_out_and_the_others_are_answered(place, small, watched, undisturbed):
     asked = watched(poison=texts(30)[29][0])
@@ -206,6 +208,20 @@ def block(name: str) -> list[str]:
     """Texts of the items in a block's file."""
     number = int(name.removesuffix(".parquet"))
     return [text for text, _ in texts(ITEMS)][16 * number : 16 * number + 16]
+
+
+@pytest.mark.ray
+def test_budget_stops_asking_within_a_block_of_it_and_a_larger_one_goes_on(place, small, undisturbed):
+    one = linear("one", small)
+    with pytest.raises(StepError, match=r"^the budget is used up: max_cost is spent: 32 of 30; raise it"):
+        place.collect(config(small, one, prices={"one": 1}, max_cost=30))
+    (key,) = [key for key in place.run.names("steps") if key.startswith("answers-one")]
+    assert len(place.run.names(f"steps/{key}/answers")) == 2
+    with pytest.raises(StepError, match="max_tokens are spent"):
+        place.collect(config(small, one, max_tokens=30))
+    assert len(place.run.names(f"steps/{key}/answers")) == 2
+    place.collect(config(small, one, max_tokens=10**6))
+    assert place.files == undisturbed.files
 
 
 @pytest.mark.ray
