@@ -5,6 +5,7 @@ texts -> a model per domain (or checkpoints that are there) -> statistics of eac
 """
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,16 @@ RESULT = "model"
 """Folder of the result below the run."""
 
 
+@dataclass(frozen=True)
+class Fused:
+    """What merging left behind: the step of each method's checkpoint, where the statistics are and what is
+    said of them, and the keys of the stages that were solved, by method."""
+
+    models: dict[str, Done]
+    statistics: dict[str, Any]
+    solved: dict[str, list[str]]
+
+
 class MergeJob:
     """Runs one configuration in one run directory."""
 
@@ -44,13 +55,8 @@ class MergeJob:
         self._enter("reading texts")
         texts = self._texts()
         sources = self._sources(texts)
-        checkpoints = [opened(self.run_store, source) for source in sources]
-        check_alike({one.name: one.meta() for one in checkpoints})
-        shared = self._shared(sources)
-        self._enter("collecting statistics of every model")
-        statistics = self._statistics(sources, texts)
-        self._enter("merging")
-        merged = self._merged(checkpoints[0], shared, statistics)
+        fused = self.fuse(sources, texts)
+        merged, statistics = fused.models, fused.statistics
         judged = self._judged(sources, merged, texts)
         self._enter("writing the results")
         self._publish(merged[self.config.result].key)
@@ -64,6 +70,18 @@ class MergeJob:
         self.run_store.write_json("summary.json", summary)
         self.board.enter("done")
         return summary
+
+    def fuse(self, sources: list[dict[str, Any]], texts: Done | None) -> "Fused":
+        """Merge models by every method. `sources`: name, domain, weight, and where they are (`step`, or
+        `model` and `revision`); `texts` is the step that holds their domains' texts."""
+        checkpoints = [opened(self.run_store, source) for source in sources]
+        check_alike({one.name: one.meta() for one in checkpoints})
+        shared = self._shared(sources)
+        self._enter("collecting statistics of every model")
+        statistics = self._statistics(sources, texts)
+        self._enter("merging")
+        models, solved = self._merged(checkpoints[0], shared, statistics)
+        return Fused(models, statistics, solved)
 
     def _enter(self, stage: str) -> None:
         enter(self.run_store, self.board, stage, self.known)
@@ -158,8 +176,8 @@ class MergeJob:
 
     def _merged(
         self, first: Checkpoint, shared: dict[str, Any], statistics: dict[str, Any]
-    ) -> dict[str, Done]:
-        """The step of each method that has written a checkpoint."""
+    ) -> tuple[dict[str, Done], dict[str, list[str]]]:
+        """The step of each method that has written a checkpoint, and the steps that RegMean solved."""
         config = self.config
         alphas = {f"regmean@{alpha:g}": alpha for alpha in config.alphas}
         if "regmean" in config.methods:
@@ -181,12 +199,11 @@ class MergeJob:
             for name, alpha in alphas.items()
             for n in stages
         }
-        solved = dict(zip(solving, self.steps.do(list(solving.values())), strict=True))
+        done = dict(zip(solving, self.steps.do(list(solving.values())), strict=True))
+        solved = {name: [done[name, n].key for n in stages] for name in alphas}
         calls = {
             name: self._call(
-                "assemble",
-                "merging:assemble",
-                {**shared, "alpha": alpha, "stages": [solved[name, n].key for n in stages]},
+                "assemble", "merging:assemble", {**shared, "alpha": alpha, "stages": solved[name]}
             )
             for name, alpha in alphas.items()
         }
@@ -195,7 +212,7 @@ class MergeJob:
                 calls[name] = self._call(
                     "rival", "merging:rival", {**shared, **self._rival(name, statistics)}
                 )
-        return dict(zip(calls, self.steps.do(list(calls.values())), strict=True))
+        return dict(zip(calls, self.steps.do(list(calls.values())), strict=True)), solved
 
     def _rival(self, method: str, statistics: dict[str, Any]) -> dict[str, Any]:
         """What a method depends on beside the models."""
