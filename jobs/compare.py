@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from actors.comparing.texts import check_apart
 from actors.sources import local_files, read_labelled
 from cluster.session import connect
 from configs.load import load, locate
@@ -45,8 +46,11 @@ def check_inputs(config: CompareConfig, path: str) -> dict[str, str]:
         for file in local_files(source):
             if not file.is_file():
                 raise ConfigError(f"{path}: {key}: no such file: {file}")
-            read_labelled(source, config.task.label_names)
             files.append(file)
+    labels, items = config.task.label_names, config.routing.items
+    sets = {n: read_labelled(of, labels) for n, of in config.sets.items() if local_files(of)}
+    if items and local_files(items):
+        check_apart(read_labelled(items, labels), sets)
     for name, model in config.experts.items():
         if model.startswith((".", "/", "~")) and not locate(model).is_dir():
             raise ConfigError(f"{path}: experts.{name}: no such folder: {model}")

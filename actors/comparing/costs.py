@@ -62,7 +62,7 @@ class Ledger:
         return found
 
     def _seconds(self, key: str) -> float:
-        return float(self.run.read_json(f"steps/{key}/manifest.json").get("wall_seconds", 0))
+        return float(self.run.read_json(f"steps/{key}/manifest.json")["wall_seconds"])
 
     def _deciding(self, name: str) -> float:
         return {"foe": self.clock["full"], "frugal": self.clock["frugal"]}.get(name, 0.0)

@@ -5,6 +5,7 @@ texts.parquet    part, domain, text and label (its name), as `actors.merging.tex
                  that is judged on
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -41,13 +42,19 @@ def write(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     if fusing.num_rows < FEWEST:
         raise ConfigError(f"routing: fusers have {fusing.num_rows} texts to learn from, {FEWEST} are needed")
     sets = {n: read_labelled(Source.model_validate(s), labels) for n, s in params["sets"].items()}
+    if params["items"] is not None:
+        check_apart(fusing, sets)
     tables += [_rows("test", name, table, labels) for name, table in {FUSING: fusing, **sets}.items()]
     table = pa.concat_tables(tables)
     step.files.write_table("texts.parquet", table)
     counts: dict[str, dict[str, int]] = {"train": {}, "test": {}}
     for part, domain in zip(table["part"].to_pylist(), table["domain"].to_pylist(), strict=True):
         counts[part][domain] = counts[part].get(domain, 0) + 1
-    return {"counts": counts, "warnings": _seen(fusing, sets, given=params["items"] is not None)}
+    shared = _shared(fusing, sets)
+    return {
+        "counts": counts,
+        "warnings": [f"{n} texts that fusers learn from are in {s} too" for s, n in shared.items()],
+    }
 
 
 def _rows(part: str, domain: str, table: pa.Table, labels: list[str]) -> pa.Table:
@@ -57,14 +64,14 @@ def _rows(part: str, domain: str, table: pa.Table, labels: list[str]) -> pa.Tabl
     return pa.table({"part": [part] * count, "domain": [domain] * count, "text": text, "label": names})
 
 
-def _seen(fusing: pa.Table, sets: dict[str, pa.Table], *, given: bool) -> list[str]:
-    """ConfigError where fusers were given what is judged on; what PLMs wrote word for word is noted."""
+def check_apart(items: pa.Table, sets: Mapping[str, pa.Table]) -> None:
+    """ConfigError where the texts that fusers were given to learn from are judged on, too."""
+    for name, both in _shared(items, sets).items():
+        raise ConfigError(f"routing.items: {both} texts are in {name} too; what is judged must be new")
+
+
+def _shared(fusing: pa.Table, sets: Mapping[str, pa.Table]) -> dict[str, int]:
+    """By set, how many of its texts fusers learn from, where there are any."""
     texts = set(fusing.column("text").to_pylist())
-    warnings = []
-    for name, table in sets.items():
-        both = len(texts & set(table.column("text").to_pylist()))
-        if both and given:
-            raise ConfigError(f"routing.items: {both} texts are in {name} too; what is judged must be new")
-        if both:
-            warnings.append(f"{both} texts that fusers learn from are in {name} too")
-    return warnings
+    counts = {name: len(texts & set(table.column("text").to_pylist())) for name, table in sets.items()}
+    return {name: count for name, count in counts.items() if count}
