@@ -82,7 +82,8 @@ def results(run: Path) -> dict[str, bytes]:
     """Everything that must be the same every time, by path."""
     kinds = ("stm/*", "artefact/*", "steps/*/model/*", "steps/*/*.safetensors", "steps/*/*.parquet")
     files = {str(path.relative_to(run)): path for kind in kinds for path in run.glob(kind)}
-    found = {name: path.read_bytes() for name, path in files.items() if path.is_file()}
+    timed = "records.parquet"  # with the seconds of each text
+    found = {name: path.read_bytes() for name, path in files.items() if path.name != timed}
     return {**found, "summary": json.dumps(timeless(summary_of(run))).encode()}
 
 
