@@ -54,12 +54,12 @@ def recommendation(fusions: Fusions, winner: str, elsewhere: list[str]) -> str:
     low, high = best["ci95"]
     parts = [
         f"{_start(NAMES[winner])} is right most often: on {_share(best['accuracy'])} of {best['n']:,} real "
-        f"texts (95 % interval {_share(low)} to {_share(high)}), asking {_calls(best)}."
+        f"texts (95 % interval {_share(low)} to {_share(high)}), asking {_models(best)} per request."
     ]
     if pick != winner:
         parts.append(
-            f"{_start(NAMES[pick])} asks {_calls(fusions[pick])} and cannot be told from it on these texts "
-            f"({_gap(fusions[pick])}): take that."
+            f"{_start(NAMES[pick])} asks {_models(fusions[pick])} per request and cannot be told from it on "
+            f"these texts ({_gap(fusions[pick])}): take that."
         )
     else:
         parts.append("Take it.")
@@ -76,7 +76,7 @@ def _cheaper(fusions: Fusions, winner: str) -> list[str]:
     """What to take where a request must cost less than the winner asks for."""
     less = [one for one in frontier(fusions) if one["calls"] < fusions[winner]["calls"]]
     return [
-        f"Where a request may ask no more than {_calls(fusions[one['fusion']])}, take "
+        f"Where a request may ask no more than {_models(fusions[one['fusion']])}, take "
         f"{NAMES[one['fusion']]}, {_share(one['accuracy'])} ({_gap(fusions[one['fusion']])})."
         for one in reversed(less)
     ]
@@ -97,9 +97,9 @@ def _gap(one: Mapping[str, Any]) -> str:
     return f"{_share(against['difference'])} behind, {p}"
 
 
-def _calls(one: Mapping[str, Any]) -> str:
+def _models(one: Mapping[str, Any]) -> str:
     calls = float(one["calls"])
-    return "one model per request" if calls == 1 else f"{calls:.3g} models per request"
+    return "one model" if calls == 1 else f"{calls:.3g} models"
 
 
 def _share(value: float) -> str:
