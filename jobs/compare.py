@@ -61,13 +61,15 @@ def describe(config: CompareConfig) -> str:
     """What the job will do, from the configuration alone."""
     k, final = len(config.plms), config.stm.final
     trained = k - len(config.experts) + 2
+    epochs = f"{final.epochs} epochs" if final.epochs > 1 else "one epoch"
     learnt = "held-out samples" if config.routing.items is None else "routing.items"
     return "\n".join(
         [
             plans.describe(config),
             "",
-            f"then {trained} trainings of {final.model or 'MiniLM-L6'}, {final.epochs} epochs each: one per "
-            "PLM, one on the weighted set, one on everything",
+            f"then {trained} trainings of {final.model or 'MiniLM-L6'} over {epochs}: one per PLM, one on "
+            "the weighted set, one on everything",
+            f"checkpoints on disk: {trained + len(config.merging.methods)}",
             f"fused: {', '.join(dict.fromkeys((*FUSIONS, *config.merging.methods)))}",
             f"fusers learn from {learnt}; judged on {', '.join(config.sets)}",
         ]

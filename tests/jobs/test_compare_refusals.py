@@ -48,6 +48,6 @@ def test_fusers_must_not_learn_from_what_is_judged(small, command, tmp_path):
 
 def test_a_plan_says_what_will_be_done_and_starts_nothing(command, tmp_path):
     code, said, _ = command("compare", "configs/compare/demo.yaml", "--plan", "--run", tmp_path / "run")
-    assert code == 0 and "then 6 trainings of MiniLM-L6, 2 epochs each" in said
+    assert code == 0 and "then 6 trainings of MiniLM-L6 over 2 epochs" in said
     assert "fused: fusegen, foe, frugal, regmean, ensemble, best_single, pooled, simple" in said
     assert not (tmp_path / "run").exists()
