@@ -6,7 +6,7 @@ RUN ?= runs/demo
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-routing demo-merging test lint faults bench report
+.PHONY: help demo demo-routing demo-merging demo-comparing test lint faults bench report
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ demo-merging: $(READY) ## Merge three classifiers, each fine-tuned on reviews in
 	$(PY) -m jobs fusegen configs/merge/demo_texts.yaml --run runs/demo-merging-texts --address local
 	$(PY) -m jobs merge configs/merge/demo.yaml --run runs/demo-merging --address local
 	@echo "Next: open runs/demo-merging/report.html; python -m jobs merge --help; or your own models (README)."
+
+demo-comparing: $(READY) ## Fuse four miniatures through data, outputs and weights, and see which way wins
+	$(PY) -m jobs compare configs/compare/demo.yaml --run runs/demo-comparing --address local
+	@echo "Next: open runs/demo-comparing/report.html; python -m jobs serve runs/demo-comparing; or your own models (README)."
 
 lint: $(READY) ## Style, types and import floors
 	.venv/bin/ruff check .

@@ -18,6 +18,7 @@ from actors.status import mark_failed
 from actors.steps.runner import StepError, Steps
 from cluster.session import Session
 from cluster.storage import LEASE_S, Run, StorageError, digest
+from configs.schema.compare import CompareConfig
 from configs.schema.foe import FoeConfig
 from configs.schema.fusegen import FusegenConfig
 from configs.schema.merge import MergeConfig
@@ -25,7 +26,7 @@ from configs.schema.merge import MergeConfig
 NAMESPACE = "amalgam"
 ORPHAN_S = 600.0
 """How long a coordinator stays after its run for drivers to ask about it."""
-Config = FusegenConfig | FoeConfig | MergeConfig
+Config = FusegenConfig | CompareConfig | FoeConfig | MergeConfig
 
 
 class Coordinator:
@@ -96,6 +97,10 @@ class Coordinator:
 
 def _job(config: Config) -> type[Any]:
     """What runs a configuration; only that is imported, as a coordinator must be back soon after a crash."""
+    if isinstance(config, CompareConfig):  # which is a FusegenConfig, too
+        from actors.comparing.job import CompareJob
+
+        return CompareJob
     if isinstance(config, FoeConfig):
         from actors.routing.job import FoeJob
 

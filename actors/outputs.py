@@ -77,7 +77,7 @@ class Outputs:
             "label_agreement": last.get("label_agreement", {}),
             "diversity": {"plms": last.get("diversity", {}), "rounds": found["diversity"]},
             "weight_history": main.weights.facts["history"] if main.weights else [],
-            "plms": self._costs(main),
+            "plms": self.costs(main),
         }
 
     def _summary(self, outcomes: dict[str, Outcome], scores: dict[str, Any] | None) -> dict[str, Any]:
@@ -99,13 +99,13 @@ class Outputs:
             "seconds": round(time.time() - self.started, 1),
             "final": scores.get(result, {}),
             "baselines": others,
-            "samples": self._samples(main),
+            "samples": self.samples(main),
             "rounds": [self._round(main, record, scores) for record in main.rounds],
-            "variants": {name: {"samples": self._samples(outcome)} for name, outcome in outcomes.items()},
-            "costs": self._costs(main),
+            "variants": {name: {"samples": self.samples(outcome)} for name, outcome in outcomes.items()},
+            "costs": self.costs(main),
         }
 
-    def _samples(self, outcome: Outcome) -> dict[str, Any]:
+    def samples(self, outcome: Outcome) -> dict[str, Any]:
         """Counts over all rounds, with what each PLM fell short of."""
         rejected: dict[str, int] = {}
         for record in outcome.rounds:
@@ -138,7 +138,7 @@ class Outputs:
             "diagnosis": _without_times(outcome.diagnoses.get(record.number, {})),
         }
 
-    def _costs(self, outcome: Outcome) -> dict[str, dict[str, Any]]:
+    def costs(self, outcome: Outcome) -> dict[str, dict[str, Any]]:
         """Per PLM: requests, tokens, seconds of its engine, and money where prices are given."""
         costs = {}
         for plm in self.config.plms:

@@ -9,6 +9,7 @@ processes again when the arguments of an application change, but not when `user_
 
 import asyncio
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ from cluster.storage import Storage
 from configs.schema.base import ConfigError
 from configs.schema.expert import ExpertSpec
 from configs.schema.serve import Serving
-from fusion.routing.alone import Alone
+from fusion.routing.averaging import Averaging
 
 RETRY_S = 1.0
 STARTS = 2
@@ -52,14 +53,28 @@ CANARIES = 16
 def about(place: str) -> dict[str, Any]:
     """The manifest of what is served, given an artefact's folder, or a run."""
     run, files = _found(place)
-    manifest: dict[str, Any] = files.read_json(artefacts.MANIFEST) if files else single.manifest_of(run)
-    return manifest
+    return _settled(files.read_json(artefacts.MANIFEST), files) if files else single.manifest_of(run)
 
 
 def opened(place: str) -> Artefact:
     """The same with all that it was learnt from, checked."""
     run, files = _found(place)
-    return artefacts.read(files) if files else single.single(run)
+    if files is None:
+        return single.single(run)
+    artefact = artefacts.read(files)
+    return replace(artefact, manifest=_settled(artefact.manifest, files))
+
+
+def _settled(manifest: dict[str, Any], files: Storage) -> dict[str, Any]:
+    """A manifest that says where the models are that lie in the artefact's own run."""
+    run = files.uri.rpartition("/")[0]
+    served = [
+        {**spec, "model": {**spec["model"], "model": single.placed(spec["model"]["model"], run)}}
+        if "model" in spec["model"]
+        else spec
+        for spec in manifest.get("served", [])
+    ]
+    return {**manifest, "served": served}
 
 
 def _found(place: str) -> tuple[Storage, Storage | None]:
@@ -179,7 +194,7 @@ class Router:
 def try_out(loaded: Artefact) -> None:
     """Decide about a few stored items: an artefact that cannot must not replace one that can. It also makes
     what the first request would have to wait for."""
-    if isinstance(loaded.policy, Alone):  # nothing is stored
+    if isinstance(loaded.policy, Averaging):  # nothing is stored
         return
     policy, few = loaded.policy, np.arange(min(CANARIES, len(loaded.policy.stored_)))
     walk = policy.begin(len(few), loaded.manifest["rate"])

@@ -155,6 +155,21 @@ def merge(
 
 
 @app.command()
+def compare(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    run: RunDirectory = None,
+    plan: Plan = False,
+    fresh: Fresh = False,
+    address: Address = "auto",
+) -> None:
+    """Fuse the same models through data, outputs and weights, and say which way wins at which price."""
+    from jobs import compare as job
+
+    job.main(config, overrides or [], run, plan=plan, start_over=fresh, address=address)
+
+
+@app.command()
 def report(
     run: RunArgument,
     output: Annotated[str | None, typer.Option(help="Where to write (default: RUN/report.html).")] = None,

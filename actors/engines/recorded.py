@@ -22,7 +22,7 @@ from actors.engines.base import Completion, EngineError, Request
 from configs.load import locate
 from configs.schema.plm import RecordedEngine, Sampling
 
-TEXT_COLUMNS = ("plm", "split", "label_name", "text")
+TEXT_COLUMNS = ("split", "label_name", "text")
 NUMBER_COLUMNS = ("seed", "round")
 
 
@@ -99,8 +99,8 @@ class Recorded:
 def _rows_of(spec: RecordedEngine, plm: str) -> pa.Table:
     """The rows of one PLM in file order, restricted to the splits and the seed that are asked for."""
     path = str(spec.path)
-    table = _read(path)
-    needed = {"plm", "label_name", "text"}
+    table = _read(path, spec.writer)
+    needed = {spec.writer, "label_name", "text"}
     needed |= {"round"} if spec.mode == "exact" else set()
     needed |= {"split"} if spec.split is not None or spec.zero_shot_split is not None else set()
     needed |= {"seed"} if spec.seed is not None else set()
@@ -109,7 +109,7 @@ def _rows_of(spec: RecordedEngine, plm: str) -> pa.Table:
         raise EngineError(
             f"{path}: column {', '.join(missing)} is missing; there are {', '.join(table.column_names)}"
         )
-    table = _only(table.select(sorted(needed)), "plm", plm, path)
+    table = _only(table.select(sorted(needed)), spec.writer, plm, path)
     rows = _only(table, "split", spec.split, path)
     _only(table, "split", spec.zero_shot_split, path)
     _only(rows, "seed", spec.seed, path)
@@ -146,17 +146,17 @@ def _check_labels(table: pa.Table, labels: Sequence[str], path: str, plm: str) -
         )
 
 
-def _read(path: str) -> pa.Table:
-    """The known columns of a Parquet or JSON-lines file."""
+def _read(path: str, writer: str) -> pa.Table:
+    """The known columns of a Parquet or JSON-lines file, and that of the writer."""
     try:
         if "://" in path:
             filesystem, inside = pyarrow.fs.FileSystem.from_uri(path)
         else:
             filesystem, inside = pyarrow.fs.LocalFileSystem(), str(locate(path))
         if path.endswith(".parquet"):
-            return _read_parquet(filesystem, inside)
+            return _read_parquet(filesystem, inside, writer)
         if path.endswith((".jsonl", ".jsonl.gz")):
-            return _read_json(filesystem, inside)
+            return _read_json(filesystem, inside, writer)
     except FileNotFoundError:
         raise EngineError(f"{path}: no such file") from None
     except (OSError, pa.ArrowException) as error:
@@ -164,17 +164,18 @@ def _read(path: str) -> pa.Table:
     raise EngineError(f"{path}: unknown kind of file; allowed: .parquet, .jsonl, .jsonl.gz")
 
 
-def _read_parquet(filesystem: pyarrow.fs.FileSystem, path: str) -> pa.Table:
+def _read_parquet(filesystem: pyarrow.fs.FileSystem, path: str, writer: str) -> pa.Table:
     with pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True) as file:
         there = set(file.schema_arrow.names)
-        columns = [name for name in (*TEXT_COLUMNS, *NUMBER_COLUMNS) if name in there]
+        columns = [name for name in (writer, *TEXT_COLUMNS, *NUMBER_COLUMNS) if name in there]
         return file.read(columns).select(columns)
 
 
-def _read_json(filesystem: pyarrow.fs.FileSystem, path: str) -> pa.Table:
+def _read_json(filesystem: pyarrow.fs.FileSystem, path: str, writer: str) -> pa.Table:
     # Without types given, pyarrow reads a text that looks like a date as one.
     schema = pa.schema(
-        [(name, pa.string()) for name in TEXT_COLUMNS] + [(name, pa.int64()) for name in NUMBER_COLUMNS]
+        [(name, pa.string()) for name in (writer, *TEXT_COLUMNS)]
+        + [(name, pa.int64()) for name in NUMBER_COLUMNS]
     )
     with filesystem.open_input_stream(path, compression="detect") as stream:
         table = pyarrow.json.read_json(

@@ -5,6 +5,7 @@ texts -> a model per domain (or checkpoints that are there) -> statistics of eac
 """
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from actors.board import Board
@@ -28,6 +29,16 @@ from fusion.merging.architecture import check_alike
 from fusion.merging.average import normalised
 
 
+@dataclass(frozen=True)
+class Fused:
+    """What merging left behind: the step of each method's checkpoint, where the statistics are and what is
+    said of them, and the keys of the stages that were solved, by method."""
+
+    models: dict[str, Done]
+    statistics: dict[str, Any]
+    solved: dict[str, list[str]]
+
+
 class MergeJob:
     """Runs one configuration in one run directory."""
 
@@ -45,15 +56,8 @@ class MergeJob:
         self._enter("reading texts")
         texts = self._texts()
         sources = self._sources(texts)
-        checkpoints = [opened(self.run_store, source) for source in sources]
-        heads = heads_of(checkpoints, self._heads())
-        check_alike({one.name: heads.comparable(one) for one in checkpoints})
-        shared = self._shared(sources)
-        self._enter("collecting statistics of every model")
-        statistics = self._statistics(sources, texts)
-        self._check_rows(checkpoints, statistics["grams"])
-        self._enter("merging")
-        merged = self._merged(checkpoints[0], shared, statistics)
+        fused = self.fuse(sources, texts)
+        merged, statistics = fused.models, fused.statistics
         judged = self._judged(sources, merged, texts)
         self._enter("writing the results")
         publish(self.run_store, merged[self.config.result].key)
@@ -67,6 +71,20 @@ class MergeJob:
         self.run_store.write_json("summary.json", summary)
         self.board.enter("done")
         return summary
+
+    def fuse(self, sources: list[dict[str, Any]], texts: Done | None) -> Fused:
+        """Merge models by every method. `sources`: name, domain, weight, and where they are (`step`, or
+        `model` and `revision`); `texts` is the step that holds their domains' texts."""
+        checkpoints = [opened(self.run_store, source) for source in sources]
+        heads = heads_of(checkpoints, self._heads())
+        check_alike({one.name: heads.comparable(one) for one in checkpoints})
+        shared = self._shared(sources)
+        self._enter("collecting statistics of every model")
+        statistics = self._statistics(sources, texts)
+        self._check_rows(checkpoints, statistics["grams"])
+        self._enter("merging")
+        models, solved = self._merged(checkpoints[0], shared, statistics)
+        return Fused(models, statistics, solved)
 
     def _enter(self, stage: str) -> None:
         enter(self.run_store, self.board, stage, self.known)
@@ -179,8 +197,8 @@ class MergeJob:
 
     def _merged(
         self, first: Checkpoint, shared: dict[str, Any], statistics: dict[str, Any]
-    ) -> dict[str, Done]:
-        """The step of each method that has written a checkpoint."""
+    ) -> tuple[dict[str, Done], dict[str, list[str]]]:
+        """The step of each method that has written a checkpoint, and the steps that RegMean solved."""
         solvable = {
             **{k: shared[k] for k in ("sources", "coefficients", "exclude", "average", "heads")},
             "overrides": list(self.config.overrides.items()),
@@ -204,10 +222,12 @@ class MergeJob:
             }
             params = {**solvable, **calibration, "alpha": self.config.alpha}
             solving[PLUS_PLUS, None] = self._call("solve-pp", "solving:solve_pp", params)
-        solved = dict(zip(solving, self.steps.do(list(solving.values())), strict=True))
+        done = dict(zip(solving, self.steps.do(list(solving.values())), strict=True))
+        solved: dict[str, list[str]] = {}
+        for (name, _), one in done.items():
+            solved.setdefault(name, []).append(one.key)
         calls = {}
-        for name in dict.fromkeys(name for name, _ in solving):
-            keys = [done.key for (of, _), done in solved.items() if of == name]
+        for name, keys in solved.items():
             alpha = self._alphas().get(name, self.config.alpha)
             method = {"method": PLUS_PLUS if name == PLUS_PLUS else "regmean"}
             params = {**shared, **method, "alpha": alpha, "stages": keys}
@@ -216,7 +236,7 @@ class MergeJob:
             if name not in calls:
                 params = {**shared, **self._rival(name, statistics)}
                 calls[name] = self._call("rival", "merging:rival", params)
-        return dict(zip(calls, self.steps.do(list(calls.values())), strict=True))
+        return dict(zip(calls, self.steps.do(list(calls.values())), strict=True)), solved
 
     def _alphas(self) -> dict[str, float | None]:
         """RegMean by name of its checkpoint; None is the family's default."""

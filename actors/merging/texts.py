@@ -30,10 +30,9 @@ def cut(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # noqa
     counts, files = dict[str, dict[str, int]](), dict[str, str]()
     for domain in sorted({*trained, *held_out}):
         mine = kept.filter(pc.equal(kept.column("domain"), domain)).select(["part", "text", "label"])
-        rows = mine.to_pylist()
-        counts[domain] = {part: sum(row["part"] == part for row in rows) for part in ("train", "test")}
-        files[domain] = digest(rows)
-        run.write_table(PLACE.format(files[domain]), mine)
+        parts = Counter(mine.column("part").to_pylist())
+        counts[domain] = {part: parts[part] for part in ("train", "test")}
+        files[domain] = keep(run, mine)
     labels = sorted(set(kept.column("label").to_pylist()))
     return {"labels": labels, "domains": trained, "held_out": held_out, "counts": counts, "files": files}
 
@@ -149,6 +148,13 @@ def limited(table: pa.Table, data: DomainData, seed: int) -> pa.Table:
             mine = np.flatnonzero((names == domain) & (parts == part))
             rows.append(np.sort(rng.permutation(mine)[:limit]))
     return table.take(np.concatenate(rows))
+
+
+def keep(run: Run, texts: pa.Table) -> str:
+    """Write the texts of a domain, with part and label, under a name that their content gives."""
+    name = digest(texts.to_pylist())
+    run.write_table(PLACE.format(name), texts)
+    return name
 
 
 def part_of(run: Run, texts: str, part: str) -> tuple[list[str], list[str]]:

@@ -23,7 +23,7 @@ from actors.routing.pool import INPUTS, PROJECTIONS, Pool, projection_arrays
 from cluster.storage import Run, Step, Storage, StorageError, bytes_digest, digest
 from configs.schema.foe import Policy
 from fusion.routing import fusers
-from fusion.routing.alone import Alone
+from fusion.routing.averaging import Averaging
 from fusion.routing.policy import FrugalPolicy, FrugalRouter
 from fusion.routing.projection import Projection
 from fusion.routing.stored import Subset
@@ -47,7 +47,7 @@ class ArtefactError(Exception):
 class Artefact:
     """A policy with all that it was learnt from, and its manifest."""
 
-    policy: FrugalPolicy | FrugalRouter | Alone
+    policy: FrugalPolicy | FrugalRouter | Averaging
     manifest: dict[str, Any]
     items: pa.Table
     projections: Mapping[str, Projection] = field(default_factory=dict)

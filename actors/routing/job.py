@@ -5,6 +5,7 @@ pool (what experts returned) -> neighbours -> fusers, rivals, tables and models 
 """
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from actors.board import Board
@@ -25,6 +26,19 @@ FITTING = "actors.routing.fitting"
 REHEARSING = "actors.routing.rehearsing"
 
 
+@dataclass(frozen=True)
+class Fused:
+    """What fusing a pool left behind: the parameters that its steps share, and the keys of the steps."""
+
+    params: dict[str, Any]
+    judgement: Done
+    methods: dict[str, str]
+    rehearsals: dict[str, list[str]]
+    """By policy."""
+    parts: dict[str, list[str]]
+    """What policies look up, by kind of fuser."""
+
+
 class FoeJob:
     """Runs one configuration in one run directory."""
 
@@ -40,7 +54,19 @@ class FoeJob:
         """Do everything that is not done yet and return the summary."""
         started = time.time()
         self._enter("collecting what the experts return")
-        key = self._collected()
+        fused = self.fuse(self._collected())
+        self._enter("writing the results")
+        artefact = self.publish(fused, self._served())
+        summary = self._summary(fused.judgement, artefact, time.time() - started)
+        self.run_store.write_json(
+            "report.json", self.run_store.read_json(f"steps/{fused.judgement.key}/judgement.json")
+        )
+        self.run_store.write_json("summary.json", summary)
+        self.board.enter("done")
+        return summary
+
+    def fuse(self, key: str) -> "Fused":
+        """Train, rehearse and judge every method on the pool of a step."""
         pool = fitting.read_pool(self.run_store, key)
         self.known |= self._about(pool)
         self.board.note(f"{len(pool):,} items, {len(pool.about.experts)} experts")
@@ -69,18 +95,14 @@ class FoeJob:
         judged = {"pool": key, "methods": keys, "rehearsals": practice, "unseen": done["unseen"][0]}
         judged |= {"seed": self.config.seed, "experts": params["experts"]}
         judgement = self.steps.one(Call("judge", "actors.routing.judging:judge", judged))
-        self._enter("writing the results")
-        publish = {**params, "judgement": judgement.key, "methods": keys, "rehearsals": practice}
-        publish |= {"name": self.config.name, "parts": {kind: done[kind] for kind in kinds}}
-        publish |= {"features": identity(self.config.features), "served": self._served()}
-        artefact = self.steps.one(Call("artefact", "actors.routing.artefact:publish", publish))
-        summary = self._summary(judgement, artefact, time.time() - started)
-        self.run_store.write_json(
-            "report.json", self.run_store.read_json(f"steps/{judgement.key}/judgement.json")
-        )
-        self.run_store.write_json("summary.json", summary)
-        self.board.enter("done")
-        return summary
+        return Fused(params, judgement, keys, practice, {kind: done[kind] for kind in kinds})
+
+    def publish(self, fused: "Fused", served: dict[str, Any], **changes: Any) -> Done:  # noqa: ANN401
+        """Write the artefact of the policy that is the result; `served`: how its experts are started."""
+        publish = {**fused.params, "judgement": fused.judgement.key, "methods": fused.methods}
+        publish |= {"rehearsals": fused.rehearsals, "name": self.config.name, "parts": fused.parts}
+        publish |= {"features": identity(self.config.features), "served": served, **changes}
+        return self.steps.one(Call("artefact", "actors.routing.artefact:publish", publish))
 
     def _enter(self, stage: str) -> None:
         enter(self.run_store, self.board, stage, self.known)

@@ -19,7 +19,7 @@ from actors.routing.assembling import gists, price_of
 from actors.serving.calls import Caller, CallError
 from actors.serving.outputs import Embed, Labels, Outputs, Responses
 from configs.schema.expert import ExpertSpec
-from fusion.routing.alone import AloneWalk
+from fusion.routing.averaging import AveragingWalk
 from fusion.routing.frugal import Walk, Walks
 from fusion.routing.neighbours import Floats, Ints
 
@@ -159,7 +159,7 @@ class Decider:
         most = min(knobs.first_stage, knobs.max_experts or knobs.first_stage)
         return list(self.artefact.policy.forward(most, knobs.rate, allowed=may, budget=knobs.max_cost))
 
-    def begin(self, size: int, knobs: Knobs, asked: Sequence[int] = ()) -> Walk | AloneWalk:
+    def begin(self, size: int, knobs: Knobs, asked: Sequence[int] = ()) -> Walk | AveragingWalk:
         """A walk for so many texts, about which some experts are asked already. RefusedError when nobody may
         be asked at this price."""
         least = {"frugal": knobs.min_experts, "full": len(self.callers), "single": 1}[knobs.mode]

@@ -149,7 +149,12 @@ class Stm(ABC, Generic[E, S]):
         described = Description.read(folder)
         if described.spec.kind != cls.kind:
             raise StmError(f"{folder} holds a small task model of kind {described.spec.kind}, not {cls.kind}")
-        model = cls(described.spec, described.labels, described.seed)  # type: ignore[arg-type]
+        return cls.restored(described.spec, described.labels, described.seed, folder)  # type: ignore[arg-type]
+
+    @classmethod
+    def restored(cls, spec: S, labels: Sequence[str], seed: int, folder: Path) -> Self:
+        """Read the weights of a model that is described elsewhere; `StmError` when `folder` lacks them."""
+        model = cls(spec, labels, seed)
         try:
             model._load(folder)
         except (OSError, KeyError, ValueError, SafetensorError) as error:

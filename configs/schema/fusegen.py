@@ -72,6 +72,8 @@ class Generations(Strict):
     """File of recorded generations."""
     mode: Literal["exact", "pool"] = "exact"
     """`exact`: round r returns the rows of round r; `pool`: draws without replacement."""
+    writer: str = "plm"
+    """Column that names the PLM."""
     split: str | None = None
     """Value of the column `split` to use; all rows when empty."""
     zero_shot_split: str | None = None

@@ -67,6 +67,8 @@ class RecordedEngine(Strict):
     """`exact`: round r returns the rows of round r; `pool`: draws without replacement."""
     plm: str | None = None
     """Name of the model in the file; the PLM's name when empty."""
+    writer: str = "plm"
+    """Column that names the model; another one where texts of domains, say, stand for those of models."""
     split: str | None = None
     """Value of the column `split` to use; all rows when empty."""
     zero_shot_split: str | None = None

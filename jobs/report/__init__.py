@@ -1,6 +1,7 @@
 """The report of a run: one HTML page, made from the run directory alone.
 
     routing/    the page of a fusion of experts
+    comparing/  the page of a comparison
     merging/    the page of a merge; what follows is that of FuseGen, and what all share
     facts.py    contents of the run directory
     texts.py    texts with their provenance: shots and examples
@@ -21,7 +22,7 @@ import yaml
 
 from cluster.storage import Run, Storage
 from configs.schema.base import ConfigError
-from jobs.report import merging, plots, routing, tables, texts, words
+from jobs.report import comparing, merging, plots, routing, tables, texts, words
 from jobs.report.facts import Facts
 from jobs.report.pages import environment
 
@@ -52,7 +53,7 @@ def write(run_uri: str, output: str | None) -> str:
     if not run.exists("summary.json"):
         raise ConfigError(f"{run_uri}: holds no results yet; start the job, or wait for its first round")
     summary, record = run.read_json("summary.json"), run.read_json("run.json")
-    if record["config"]["job"] in {"foe", "merge"} and "methods" not in summary:
+    if record["config"]["job"] in {"foe", "merge", "compare"} and not {"methods", "fusions"} & set(summary):
         raise ConfigError(f"{run_uri}: {summary['status']} while {summary['stage']}; nothing is judged yet")
     report = run.read_json("report.json") if run.exists("report.json") else None
     page = render(summary, report, record).encode()
@@ -75,6 +76,8 @@ def render(summary: Mapping[str, Any], report: Mapping[str, Any] | None, record:
         return routing.render(summary, report, record)
     if config["job"] == "merge":
         return merging.render(summary, report, record)
+    if config["job"] == "compare":
+        return comparing.render(summary, report, record)
     facts = Facts(summary, report or {}, config)
     parts = {
         "scores": tables.scores(facts),

@@ -56,6 +56,20 @@ def zero_shot(engine, label: int, n: int, round_: int = 0) -> list[str]:
     return [ask(engine, round_, label, 0, ordinal, True).text for ordinal in range(n)]
 
 
+@pytest.mark.parametrize("ending", ["parquet", "jsonl"])
+def test_texts_of_domains_may_stand_for_those_of_models(tmp_path, ending):
+    rows = [{"domain": d, "label_name": n, "text": f"{d} {n}"} for d in ("films", "books") for n in LABELS]
+    path = tmp_path / f"texts.{ending}"
+    if ending == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    none = {"mode": "pool", "split": None, "zero_shot_split": None, "seed": None}
+    assert zero_shot(engine(str(path), "films", writer="domain", **none), 0, 1) == ["films good"]
+    with pytest.raises(EngineError, match="no rows with domain 'toys'; allowed: books, films"):
+        engine(str(path), "toys", writer="domain", **none)
+
+
 def test_exact_feedback_returns_the_rows_of_the_round_by_index(path):
     replay = engine(path)
     assert [ask(replay, 1, 0, index, 50, False).text for index in range(3)] == ["good r1 0", "good r1 1", ""]
