@@ -38,7 +38,11 @@ class AskPlm:
     def __init__(self, requests: str, answers: str, plms: Mapping[str, tuple[PlmSpec, Replicas]]) -> None:
         self.table, self.files = Storage(requests), Storage(answers)
         self.plms = plms
-        self.turns = {p: Turns(having) for p, (_, having) in plms.items() if not isinstance(having, str)}
+        self.turns = {
+            plm: Turns(having, spec.blocks)
+            for plm, (spec, having) in plms.items()
+            if not isinstance(having, str)
+        }
         self.lost: Counter[str] = Counter()
 
     async def __call__(self, batch: dict[str, np.ndarray]) -> AsyncIterator[dict[str, np.ndarray]]:

@@ -8,7 +8,6 @@ in its completions: an exception of the engine at once, the death of the process
 
 import os
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -20,6 +19,7 @@ from ray.actor import ActorHandle
 
 from actors.engines.base import Completion, Engine, EngineError, Request, failure, load_engine
 from actors.failover import CrashJournal, ExpertError, call_with_failover, guarded
+from actors.overlap import Overlap
 from actors.replicas import launch
 from configs.schema.plm import PlmSpec, Sampling
 
@@ -32,11 +32,11 @@ class Generated:
 
     completions: list[Completion]
     seconds: float
-    """Time the engine took; waiting and restarts do not count."""
+    """Time the engine took; waiting and restarts do not count, and blocks that overlap share it."""
 
 
 class Plm:
-    """The process of one language model; calls of `generate` run one after another."""
+    """The process of one language model; `spec.blocks` calls of `generate` run at a time."""
 
     def __init__(
         self, spec: PlmSpec, labels: Sequence[str], seed: int, journal: str, load: Loader = load_engine
@@ -46,6 +46,7 @@ class Plm:
         `journal` is a name, unique to this actor, under which crashes are remembered on this machine.
         """
         self._journal = CrashJournal(Path(tempfile.gettempdir()) / f"amalgam-{journal}")
+        self._overlap = Overlap()
         self._loaded: Engine | EngineError
         try:
             self._loaded = load(spec, labels, seed)
@@ -75,12 +76,13 @@ class Plm:
         """
         engine = self._engine
         block = blake2b("\n".join(request.id for request in requests).encode(), digest_size=16).hexdigest()
-        started = time.perf_counter()
-        try:
-            completions = guarded(self._journal, block, lambda: engine.generate(requests, sampling))
-        except ExpertError as error:
-            return failed(requests, str(error))
-        return Generated(completions, time.perf_counter() - started)
+        # Of blocks that a process died on together, only the guilty one is at work when it dies again.
+        with self._overlap.block(alone=self._journal.crashes(block) > 0) as seconds:
+            try:
+                completions = guarded(self._journal, block, lambda: engine.generate(requests, sampling))
+            except ExpertError as error:
+                return failed(requests, str(error))
+            return Generated(completions, seconds())
 
 
 def failed(requests: Sequence[Request], why: str) -> Generated:

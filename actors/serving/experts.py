@@ -1,6 +1,7 @@
 """Experts as Serve deployments: a replica holds one model, and answers texts of several requests together."""
 
 import asyncio
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from actors.engines.base import DeviceLostError
 from actors.experts.base import Answer, Answerer, RemoteAnswerer, load_expert
 from actors.serving.batching import Batches
 from actors.serving.calls import Ask, CallError
@@ -38,10 +40,13 @@ class Expert:
 
     async def answer(self, texts: Sequence[str]) -> list[Answer]:
         """Answer texts, in order; one that cannot be answered gets an answer with an error."""
-        if isinstance(self.model, RemoteAnswerer):
-            # Nothing is gained by batches, and a late answer must not hold up those of other requests.
-            return await asyncio.wrap_future(self.model.submit(texts))
-        return await self.batches.answer(texts)
+        try:
+            if isinstance(self.model, RemoteAnswerer):
+                # Nothing is gained by batches, and a late answer must not hold up those of other requests.
+                return await asyncio.wrap_future(self.model.submit(texts))
+            return await self.batches.answer(texts)
+        except DeviceLostError:
+            os._exit(1)  # only a new process helps, and Serve starts one
 
 
 @serve.deployment(name=ENCODER)

@@ -13,7 +13,7 @@ import pytest
 from actors.engines.base import Completion, DeviceLostError, EngineError, Request
 from actors.failover import ExpertError
 from actors.plm import Generated, Plm, generate_block, start_plm, wait_ready
-from configs.schema.plm import PlmSpec, RecordedEngine, Sampling
+from configs.schema.plm import PlmSpec, RecordedEngine, Sampling, VllmEngine
 
 LABELS = ("good", "bad")
 
@@ -51,6 +51,9 @@ def scripted(folder: Path) -> Callable:
                 raise EngineError("m at http://x: the key is refused")
             if prompt.startswith("slow"):
                 time.sleep(1)
+            if prompt.startswith("meet"):
+                while len(list(folder.glob("meet*"))) < 3:
+                    time.sleep(0.01)
             if prompt.startswith("hang"):
                 time.sleep(600)
             return Completion(prompt.upper(), "stop", 1, 1)
@@ -135,6 +138,45 @@ def test_poisonous_block_ends_as_errors_and_its_neighbours_succeed(writer):
         assert errors(generated[1]) == [gave_up] * 3
         assert errors(generated[3]) == [gave_up] * 2
         assert len(starts(writer.folder, "crash")) == len(starts(writer.folder, "lost")) == 3
+
+    asyncio.run(run())
+
+
+def overlapping() -> PlmSpec:
+    return spec(engine=VllmEngine(model="m", blocks=4))
+
+
+@pytest.fixture
+def batching(ray_session, tmp_path):
+    import ray
+
+    (handle,) = start_plm(overlapping(), LABELS, 0, load=scripted(tmp_path))
+    yield SimpleNamespace(handle=handle, folder=tmp_path)
+    ray.kill(handle)
+
+
+@pytest.mark.ray
+def test_blocks_are_in_work_together_where_the_engine_wants_it(batching):
+    async def run() -> None:
+        blocks = [block(f"meet{number}") for number in range(3)]  # each ends when all have begun
+        generated = await asyncio.gather(*(generate_block(batching.handle, b, overlapping()) for b in blocks))
+        assert [texts(g) for g in generated] == [["MEET0"], ["MEET1"], ["MEET2"]]
+
+    asyncio.run(run())
+
+
+@pytest.mark.ray
+def test_blocks_in_work_beside_a_poisonous_one_succeed(batching):
+    async def run() -> None:
+        await wait_ready(batching.handle, overlapping())
+        beside = [block(f"slow{number}") for number in range(3)]
+        pending = [asyncio.ensure_future(generate_block(batching.handle, b, overlapping())) for b in beside]
+        await until(lambda: all(starts(batching.folder, f"slow{number}") for number in range(3)))
+        poisonous = await generate_block(batching.handle, block("crash"), overlapping())
+        assert [texts(await g) for g in pending] == [["SLOW0"], ["SLOW1"], ["SLOW2"]]
+        assert errors(poisonous) == ["gave up: the process died 3 times on this block"]
+        assert len(starts(batching.folder, "crash")) == 3
+        assert [len(starts(batching.folder, f"slow{number}")) for number in range(3)] == [2, 2, 2]
 
     asyncio.run(run())
 
