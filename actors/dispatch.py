@@ -50,7 +50,11 @@ class AskPlm:
         self.table, self.files = Storage(requests), Storage(answers)
         self.plms = plms
         self.gate = Gate(budget, self._stored() if budget.limited else Spent())
-        self.turns = {p: Turns(having) for p, (_, having) in plms.items() if not isinstance(having, str)}
+        self.turns = {
+            plm: Turns(having, spec.blocks)
+            for plm, (spec, having) in plms.items()
+            if not isinstance(having, str)
+        }
         self.lost: Counter[str] = Counter()
         self.fatal: Counter[str] = Counter()
 

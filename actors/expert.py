@@ -7,7 +7,6 @@ text after three, since two may be chance.
 
 import os
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -28,6 +27,7 @@ from actors.failover import (
     call_with_failover,
     guarded,
 )
+from actors.overlap import Overlap
 from actors.replicas import launch
 from configs.schema.expert import ExpertSpec
 
@@ -40,7 +40,7 @@ class Answered:
 
     answers: list[Answer]
     seconds: float
-    """Time the model took; waiting and restarts do not count."""
+    """Time the model took; waiting and restarts do not count, and blocks that overlap share it."""
     lost: bool = False
     """Whether the process died or hung, which costs a restart; what else fails costs little."""
     useless: bool = False
@@ -48,7 +48,7 @@ class Answered:
 
 
 class Expert:
-    """The process of one expert; calls of `answer` run one after another."""
+    """The process of one expert; `spec.blocks` calls of `answer` run at a time."""
 
     def __init__(
         self,
@@ -63,6 +63,7 @@ class Expert:
         `journal` is a name, unique to this actor, under which crashes are remembered on this machine.
         """
         self._journal = CrashJournal(Path(tempfile.gettempdir()) / f"amalgam-{journal}")
+        self._overlap = Overlap()
         self._loaded: Answerer | EngineError
         try:
             self._loaded = load(spec, labels, seed)
@@ -88,12 +89,12 @@ class Expert:
         model = self._model
         block = blake2b("\0".join(texts).encode(), digest_size=16).hexdigest()
         limit = MAX_CRASHES if len(texts) == 1 else 1
-        started = time.perf_counter()
-        try:
-            answers = guarded(self._journal, block, lambda: model.answer(texts), limit)
-        except ExpertError as error:
-            return failed(texts, str(error), lost=isinstance(error, LostError))
-        return Answered(answers, time.perf_counter() - started)
+        with self._overlap.block(alone=self._journal.crashes(block) > 0) as seconds:
+            try:
+                answers = guarded(self._journal, block, lambda: model.answer(texts), limit)
+            except ExpertError as error:
+                return failed(texts, str(error), lost=isinstance(error, LostError))
+            return Answered(answers, seconds())
 
 
 def failed(texts: Sequence[str], why: str, *, lost: bool) -> Answered:

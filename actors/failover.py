@@ -11,6 +11,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import TypeVar
 
 from ray.exceptions import (
@@ -97,6 +98,7 @@ class CrashJournal:
     def __init__(self, folder: Path) -> None:
         """Use `folder`, private to one actor; it is made when the first piece of work begins."""
         self._folder = folder
+        self._changing = Lock()
 
     def crashes(self, work: str) -> int:
         """How many times `work` (a name that can be a file name) was begun and never ended."""
@@ -108,14 +110,16 @@ class CrashJournal:
     @contextmanager
     def working_on(self, work: str) -> Iterator[None]:
         """Mark `work` as begun; leaving the block, by an exception too, clears its count."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / work).write_text(str(self.crashes(work) + 1), encoding="ascii")
+        with self._changing:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / work).write_text(str(self.crashes(work) + 1), encoding="ascii")
         try:
             yield
         finally:
-            (self._folder / work).unlink(missing_ok=True)
-            if not any(self._folder.iterdir()):
-                self._folder.rmdir()
+            with self._changing:
+                (self._folder / work).unlink(missing_ok=True)
+                if not any(self._folder.iterdir()):
+                    self._folder.rmdir()
 
 
 def guarded(journal: CrashJournal, work: str, act: Callable[[], T], limit: int = MAX_CRASHES) -> T:

@@ -9,7 +9,6 @@ requests, since they are asked again in parts; a single one's when it happens th
 
 import os
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -28,6 +27,7 @@ from actors.failover import (
     call_with_failover,
     guarded,
 )
+from actors.overlap import Overlap
 from actors.replicas import launch
 from configs.schema.plm import PlmSpec, Sampling
 
@@ -40,13 +40,13 @@ class Generated:
 
     completions: list[Completion]
     seconds: float
-    """Time the engine took; waiting and restarts do not count."""
+    """Time the engine took; waiting and restarts do not count, and blocks that overlap share it."""
     fatal: bool = False
     """Whether the block ended its process."""
 
 
 class Plm:
-    """The process of one language model; calls of `generate` run one after another."""
+    """The process of one language model; `spec.blocks` calls of `generate` run at a time."""
 
     def __init__(
         self, spec: PlmSpec, labels: Sequence[str], seed: int, journal: str, load: Loader = load_engine
@@ -56,6 +56,7 @@ class Plm:
         `journal` is a name, unique to this actor, under which crashes are remembered on this machine.
         """
         self._journal = CrashJournal(Path(tempfile.gettempdir()) / f"amalgam-{journal}")
+        self._overlap = Overlap()
         self._loaded: Engine | EngineError
         try:
             self._loaded = load(spec, labels, seed)
@@ -86,12 +87,15 @@ class Plm:
         engine = self._engine
         block = blake2b("\n".join(request.id for request in requests).encode(), digest_size=16).hexdigest()
         limit = MAX_CRASHES if len(requests) == 1 else 1
-        started = time.perf_counter()
-        try:
-            completions = guarded(self._journal, block, lambda: engine.generate(requests, sampling), limit)
-        except ExpertError as error:
-            return failed(requests, str(error), fatal=isinstance(error, LostError))
-        return Generated(completions, time.perf_counter() - started)
+        # Of blocks that a process died on together, only the guilty one is at work when it dies again.
+        with self._overlap.block(alone=self._journal.crashes(block) > 0) as seconds:
+            try:
+                completions = guarded(
+                    self._journal, block, lambda: engine.generate(requests, sampling), limit
+                )
+            except ExpertError as error:
+                return failed(requests, str(error), fatal=isinstance(error, LostError))
+            return Generated(completions, seconds())
 
 
 def failed(requests: Sequence[Request], why: str, *, fatal: bool = False) -> Generated:

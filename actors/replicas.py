@@ -25,8 +25,8 @@ from cluster.storage import StorageError
 T = TypeVar("T")
 
 IN_FLIGHT = 64
-PER_REPLICA = 2
-"""Blocks that a replica has at a time: one that it works on, and the next."""
+AHEAD = 1
+"""Blocks that a replica has besides those that it works on: the next."""
 PARTS = 4
 """Parts that a failed block is asked again in."""
 MAX_PENDING_CALLS = 64
@@ -60,6 +60,11 @@ class Sized(Protocol):
         """GPU model that Ray must find."""
         ...
 
+    @property
+    def blocks(self) -> int:
+        """Blocks that a replica works on at a time."""
+        ...
+
 
 def launch(
     kind: type, spec: Sized, arguments: Callable[[str], Sequence[Any]], num_cpus: float | None = None
@@ -80,6 +85,7 @@ def launch(
         num_cpus=spec.num_cpus if num_cpus is None else num_cpus,
         num_gpus=spec.num_gpus,
         accelerator_type=spec.accelerator_type,
+        max_concurrency=spec.blocks,
     )
     return [sized.remote(*arguments(f"{spec.name}-{uuid.uuid4().hex}")) for _ in range(spec.replicas)]
 
@@ -106,10 +112,11 @@ async def ready_ones(replicas: Sequence[ActorHandle], timeout_s: float) -> tuple
 class Turns:
     """The replicas of one model, of which the least busy is asked, a few calls at a time."""
 
-    def __init__(self, replicas: Sequence[ActorHandle]) -> None:
+    def __init__(self, replicas: Sequence[ActorHandle], blocks: int) -> None:
+        """`blocks` are those that a replica works on at a time."""
         self.replicas = list(replicas)
         self.busy = [0] * len(self.replicas)
-        self.turns = [asyncio.Semaphore(PER_REPLICA) for _ in self.replicas]
+        self.turns = [asyncio.Semaphore(blocks + AHEAD) for _ in self.replicas]
 
     async def take(self, call: Callable[[ActorHandle], Awaitable[T]]) -> T:
         """What `call` returns for a replica, once that has a turn free."""

@@ -8,6 +8,7 @@ from cluster.storage import Run
 from configs.load import load, locate
 from configs.schema.base import ConfigError
 from configs.schema.fusegen import FusegenConfig
+from configs.schema.plm import LocalEngine
 from jobs import launch, needs, report
 from jobs import plan as plans
 from jobs.table import result_table
@@ -48,7 +49,8 @@ def check_inputs(config: FusegenConfig, path: str) -> dict[str, str]:
         engine = plm.engine
         if engine.kind == "recorded" and engine.path and "://" not in engine.path:
             files.append(locate(engine.path))
-        if engine.kind == "transformers" and _looks_local(engine.model) and not locate(engine.model).is_dir():
+        local = isinstance(engine, LocalEngine) and _looks_local(engine.model)
+        if local and not locate(engine.model).is_dir():
             raise ConfigError(f"{path}: plms.{plm.name}.engine.model: no such folder: {engine.model}")
     for file in files:
         if not file.is_file():

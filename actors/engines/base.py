@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from configs.schema.plm import OpenaiEngine, PlmSpec, RecordedEngine, Sampling
+from configs.schema.plm import OpenaiEngine, PlmSpec, RecordedEngine, Sampling, VllmEngine
 
 FinishReason = Literal["stop", "length", "exhausted", "error"]
 Hear = Callable[[str], None]
@@ -21,7 +21,7 @@ class EngineError(Exception):
 
 
 class DeviceLostError(EngineError):
-    """The accelerator is in a state from which only a new process recovers."""
+    """The engine is in a state from which only a new process recovers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,10 @@ def load_engine(spec: PlmSpec, labels: Sequence[str], seed: int) -> Engine:
         from actors.engines.openai import Openai
 
         return Openai(spec.engine)
+    if isinstance(spec.engine, VllmEngine):
+        from actors.engines.vllm import Vllm
+
+        return Vllm(spec.engine, spec.num_gpus)
     from actors.engines.hf import Transformers
 
     return Transformers(spec.engine)

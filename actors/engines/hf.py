@@ -1,14 +1,12 @@
 """Language models of the library transformers, causal or encoder-decoder, from a folder or the hub.
 
-Prompts become token ids (through the tokenizer's chat template where wanted), `decoding.write` continues
-them, and the continuation is decoded on its own, without special tokens. Weights are read from safetensors
-only, and no code that comes with a checkpoint is run.
+Prompts become token ids (`texts`), `decoding.write` continues them, and the continuation is decoded. Weights
+are read from safetensors only, and no code that comes with a checkpoint is run.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,18 +18,16 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 
 from actors.engines.base import Completion, DeviceLostError, EngineError, Request, failure
 from actors.engines.decoding import Ending, Written, write
 from actors.engines.pooling import pooled
+from actors.engines.texts import Texts, one_line, problem, source_of
 from actors.vectors import Vectors
-from configs.load import locate
 from configs.schema.expert import Pooling
 from configs.schema.plm import Sampling, TransformersEngine
 
-OPEN_QUOTE = '"'
 SAMPLED_VALUES = 256
 
 
@@ -43,22 +39,13 @@ class Transformers:
         self._spec = spec
         device = _device(spec)
         try:
-            self._tokenizer, self._model = _load(spec, device)
-            self._chat = self._wants_chat()
-            self._ids("x", self._chat)
+            tokenizer, self._model = _load(spec, device)
+            config = self._model.config
+            self._texts = Texts(spec, tokenizer, (self._model.generation_config, config))
         except (OSError, ValueError, KeyError, ImportError, SafetensorError, TemplateError) as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            raise EngineError(f"{spec.model}: {lines[0] if lines else type(error).__name__}") from None
-        config = self._model.config
+            raise EngineError(one_line(spec.model, error)) from None
         self._limit = None if config.is_encoder_decoder else getattr(config, "max_position_embeddings", None)
-        self._end_tokens = _end_tokens(self._tokenizer, self._model)
         self._endings: dict[Sampling, Ending] = {}
-
-    def _wants_chat(self) -> bool:
-        has_template = bool(getattr(self._tokenizer, "chat_template", None))
-        if self._spec.chat == "always" and not has_template:
-            raise EngineError(f"{self._spec.model}: chat is `always`, but its tokenizer has no chat template")
-        return has_template and self._spec.chat != "never"
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Write a continuation for each request; those that do not fit the context get error completions."""
@@ -72,10 +59,10 @@ class Transformers:
         prompts: dict[int, list[list[int]]] = {}
         for place, request in enumerate(requests):
             counters = request.counter_prompts if sampling.self_debias else ()
-            prompts[place] = [self._ids(text, self._chat) for text in (request.prompt, *counters)]
-            problem = self._problem(prompts[place], sampling)
-            if problem:
-                answers[place] = failure(problem), (prompts[place][0], [])
+            prompts[place] = [self._texts.ids(text) for text in (request.prompt, *counters)]
+            why = problem(prompts[place], sampling, self._limit)
+            if why:
+                answers[place] = failure(why), (prompts[place][0], [])
         groups: dict[int, list[int]] = defaultdict(list)
         for place in range(len(requests)):
             if place not in answers:
@@ -84,7 +71,7 @@ class Transformers:
             written = self._write([prompts[p] for p in places], [requests[p].seed for p in places], sampling)
             for place, row in zip(places, written, strict=True):
                 completion = self._completion(row, sum(map(len, prompts[place])))
-                answers[place] = completion, (prompts[place][0], self._without_end(row.tokens))
+                answers[place] = completion, (prompts[place][0], self._texts.without_end(row.tokens))
         return [answers[place] for place in range(len(requests))]
 
     def states(
@@ -96,41 +83,11 @@ class Transformers:
         except torch.AcceleratorError as error:
             raise DeviceLostError(str(error).partition("\n")[0]) from None
 
-    def _without_end(self, tokens: list[int]) -> list[int]:
-        return tokens[:-1] if tokens and tokens[-1] in self._end_tokens else tokens
-
-    def _ids(self, prompt: str, chat: bool) -> list[int]:
-        """Token ids of a prompt; in a chat, its open quote becomes the beginning of the reply."""
-        if not chat:
-            ids: list[int] = self._tokenizer(prompt)["input_ids"]
-            return ids
-        body = prompt.rstrip(" ")
-        opened = body.endswith(OPEN_QUOTE)
-        messages = [{"role": "system", "content": self._spec.system}] if self._spec.system else []
-        messages.append(
-            {"role": "user", "content": body.removesuffix(OPEN_QUOTE).rstrip() if opened else prompt}
-        )
-        text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        text += OPEN_QUOTE if opened else ""
-        chat_ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return chat_ids
-
-    def _problem(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> str | None:
-        longest = max(map(len, prompts))
-        if not min(map(len, prompts)):
-            return "the prompt is empty"
-        if self._limit is None or longest + sampling.max_new_tokens <= self._limit:
-            return None
-        return (
-            f"prompt of {longest} tokens and {sampling.max_new_tokens} new ones exceed "
-            f"the model's context of {self._limit}"
-        )
-
     def _write(
         self, prompts: Sequence[Sequence[Sequence[int]]], seeds: Sequence[int], sampling: Sampling
     ) -> list[Written]:
         if sampling not in self._endings:
-            self._endings[sampling] = Ending(self._tokenizer, sampling, self._end_tokens)
+            self._endings[sampling] = Ending(self._texts.tokenizer, sampling, self._texts.end_tokens)
         try:
             return write(self._model, prompts, seeds, sampling, self._endings[sampling])
         except torch.AcceleratorError as error:
@@ -141,7 +98,7 @@ class Transformers:
             return failure("the model's probabilities are not numbers")
         count = len(row.tokens)
         return Completion(
-            text=self._tokenizer.decode(self._without_end(row.tokens), skip_special_tokens=True),
+            text=self._texts.text(row.tokens),
             finish_reason=row.ended,
             prompt_tokens=prompt_tokens,
             completion_tokens=count,
@@ -161,7 +118,7 @@ class Transformers:
             "fingerprint": _fingerprint(model),
             "dtype": str(model.dtype).removeprefix("torch."),
             "device": model.device.type,
-            "chat": "yes" if self._chat else "no",
+            "chat": "yes" if self._texts.chat else "no",
         }
 
 
@@ -172,9 +129,7 @@ def _device(spec: TransformersEngine) -> torch.device:
 
 
 def _load(spec: TransformersEngine, device: torch.device) -> tuple[Any, Any]:
-    source = str(locate(spec.model)) if locate(spec.model).is_dir() else spec.model
-    if spec.model.startswith(("/", ".", "~")) and not Path(source).is_dir():
-        raise EngineError(f"{spec.model}: no such folder")
+    source = source_of(spec.model)
     options: dict[str, Any] = {"revision": spec.revision, "trust_remote_code": False}
     config = AutoConfig.from_pretrained(source, **options)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
@@ -188,14 +143,6 @@ def _load(spec: TransformersEngine, device: torch.device) -> tuple[Any, Any]:
         raise EngineError(f"{spec.model}: {len(missing)} weights are missing, the first is {missing[0]}")
     tokenizer = AutoTokenizer.from_pretrained(source, **options)
     return tokenizer, model.to(device).eval()
-
-
-def _end_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> frozenset[int]:
-    tokens = {tokenizer.eos_token_id}
-    for source in (model.generation_config, model.config):
-        ends = getattr(source, "eos_token_id", None)
-        tokens |= set(ends) if isinstance(ends, list) else {ends}
-    return frozenset(token for token in tokens if token is not None)
 
 
 def _fingerprint(model: PreTrainedModel) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from actors.engines.base import EngineError, Hear
 from configs.schema.expert import ExpertSpec
-from configs.schema.plm import OpenaiEngine
+from configs.schema.plm import OpenaiEngine, VllmEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,15 @@ def load_expert(spec: ExpertSpec, labels: Sequence[str], seed: int) -> Answerer:
     model = spec.model
     if model.kind == "generator":
         if isinstance(model.engine, OpenaiEngine):
+            from actors.engines.openai import Openai
             from actors.experts.remote import RemoteGenerator
 
-            return RemoteGenerator(model, model.engine, spec.name, seed)
+            return RemoteGenerator(model, Openai(model.engine), spec.name, seed)
+        if isinstance(model.engine, VllmEngine):
+            from actors.engines.vllm import Vllm
+            from actors.experts.remote import RemoteGenerator
+
+            return RemoteGenerator(model, Vllm(model.engine, spec.num_gpus), spec.name, seed)
         from actors.experts.generator import Generator
 
         return Generator(model, model.engine, spec.name, seed)

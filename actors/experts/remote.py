@@ -1,24 +1,45 @@
-"""Generators behind a URL. They show no states: the encoder of texts gives their answers' vectors."""
+"""Generators whose requests are in work side by side: behind a URL, or in vLLM's batch.
 
-from collections.abc import Sequence
+They show no states: the encoder of texts gives their answers' vectors.
+"""
+
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from typing import Any, Protocol
 
-from actors.engines.base import Hear
-from actors.engines.openai import Openai
+from anyio.from_thread import BlockingPortal
+
+from actors.engines.base import Completion, Engine, Hear, Request
 from actors.experts.base import Answer
 from actors.experts.prompting import Pieces, answer_of, request_of
 from configs.schema.expert import GeneratorModel
-from configs.schema.plm import OpenaiEngine
+from configs.schema.plm import Sampling
+
+
+class AsyncEngine(Engine, Protocol):
+    """An engine that answers requests side by side, on an event loop of its own."""
+
+    portal: BlockingPortal
+    """Runs coroutines of the engine for other threads."""
+    close: Callable[[], Any]
+    """Ends what it holds."""
+
+    async def write(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """As `generate`, to be run by `portal`."""
+        ...
+
+    async def stream(self, request: Request, sampling: Sampling, hear: Hear) -> Completion:
+        """As `write` for one request, and `hear` gets the text piece by piece."""
+        ...
 
 
 class RemoteGenerator:
-    """A language model behind a URL; seeds come from the run, the expert and the text."""
+    """A language model that works elsewhere; seeds come from the run, the expert and the text."""
 
-    def __init__(self, spec: GeneratorModel, engine: OpenaiEngine, name: str, seed: int) -> None:
-        """Get ready to ask; `EngineError` in one line when that cannot work."""
+    def __init__(self, spec: GeneratorModel, engine: AsyncEngine, name: str, seed: int) -> None:
         self._spec, self._name, self._seed = spec, name, seed
-        self._engine = Openai(engine)
-        self.close = self._engine.close
+        self._engine = engine
+        self.close = engine.close
 
     def answer(self, texts: Sequence[str]) -> list[Answer]:
         """Have an answer written to each text, many at a time; one that fails gets an error."""

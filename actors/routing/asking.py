@@ -88,7 +88,7 @@ class Line:
     def __init__(self, asked: Asked, gate: Gate) -> None:
         self.asked, self.gate = asked, gate
         self.spec, self.files = asked.spec, Storage(asked.uri)
-        self.turns = Turns(asked.replicas)
+        self.turns = Turns(asked.replicas, asked.spec.blocks)
         self.most_failed = math.floor(asked.items * MAX_FAILED)
         self.failed = self.lost_in_a_row = 0
         self.error = self.useless = ""

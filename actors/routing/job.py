@@ -20,7 +20,7 @@ from cluster.storage import Run
 from configs.schema.base import identity
 from configs.schema.expert import ExpertSpec, LiveExperts
 from configs.schema.foe import FoeConfig, Fuser, rates
-from configs.schema.plm import OpenaiEngine
+from configs.schema.plm import OpenaiEngine, VllmEngine
 
 FITTING = "actors.routing.fitting"
 REHEARSING = "actors.routing.rehearsing"
@@ -210,8 +210,10 @@ class FoeJob:
             fixed |= {"price_per_call": price, "price_per_million_tokens": None}
         known: dict[str, Any] = identity(expert.model_copy(update=fixed))
         engine = expert.model.engine if expert.model.kind == "generator" else None
-        if isinstance(engine, OpenaiEngine):  # where the key is, and how patient to be, is no identity
+        if isinstance(engine, OpenaiEngine | VllmEngine):  # where its key is, say, is no identity
             known["model"]["engine"] = engine.model_dump(mode="json")
+        if isinstance(engine, VllmEngine):  # which takes its share of them
+            known["num_gpus"] = expert.num_gpus
         return known
 
     def _rehearsals(self, kind: Fuser, pool: Pool, params: dict[str, Any]) -> list[Call]:

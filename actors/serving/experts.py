@@ -1,6 +1,7 @@
 """Experts as Serve deployments: a replica holds one model, and answers texts of several requests together."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from actors.engines.base import DeviceLostError
 from actors.experts.base import Answer, Answerer, RemoteAnswerer, load_expert
 from actors.serving.batching import Batches
 from actors.serving.calls import Ask, CallError, Tell
@@ -42,19 +44,25 @@ class Expert:
 
     async def answer(self, texts: Sequence[str]) -> list[Answer]:
         """Answer texts, in order; one that cannot be answered gets an answer with an error."""
-        if isinstance(self.model, RemoteAnswerer):
-            # Nothing is gained by batches, and a late answer must not hold up those of other requests.
-            return await asyncio.wrap_future(self.model.submit(texts))
-        return await self.batches.answer(texts)
+        try:
+            if isinstance(self.model, RemoteAnswerer):
+                # Nothing is gained by batches, and a late answer must not hold up those of other requests.
+                return await asyncio.wrap_future(self.model.submit(texts))
+            return await self.batches.answer(texts)
+        except DeviceLostError:
+            os._exit(1)  # only a new process helps, and Serve starts one
 
     async def stream(self, text: str) -> AsyncIterator[str | Answer]:
         """The pieces of the answer to one text as they are written, and then the answer."""
-        if isinstance(self.model, RemoteAnswerer):
+        if not isinstance(self.model, RemoteAnswerer):
+            (answer,) = await self.answer([text])
+            yield answer
+            return
+        try:
             async for said in _pieces(self.model, text):
                 yield said
-        else:
-            (answer,) = await self.batches.answer([text])
-            yield answer
+        except DeviceLostError:
+            os._exit(1)
 
 
 @serve.deployment(name=ENCODER)

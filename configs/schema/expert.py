@@ -14,8 +14,10 @@ from configs.schema.plm import (
     Price,
     Sampling,
     TransformersEngine,
+    VllmEngine,
     check_no_gpu,
     check_remote,
+    check_vllm,
 )
 from configs.schema.task import Source
 
@@ -67,7 +69,7 @@ def _with_kind(engine: Any) -> Any:  # noqa: ANN401
 
 
 AnswerEngine = Annotated[
-    TransformersEngine | OpenaiEngine, Field(discriminator="kind"), BeforeValidator(_with_kind)
+    TransformersEngine | VllmEngine | OpenaiEngine, Field(discriminator="kind"), BeforeValidator(_with_kind)
 ]
 
 
@@ -87,9 +89,10 @@ class GeneratorModel(Strict):
     `label`: the first label that it names is the item's."""
     pooling: Pooling = "mean_all"
     """Which last-layer states become the feature vector: the mean over prompt and answer, the mean over the
-    answer, or that of the last token. A model behind a URL has none: its answers are embedded."""
+    answer, or that of the last token. A model behind a URL or run by vLLM shows none: its answers are
+    embedded."""
     batch_size: PositiveInt = 16
-    """Prompts that are answered at a time; behind a URL `engine.concurrency` says so."""
+    """Prompts that are answered at a time; behind a URL `engine.concurrency` says so, and vLLM by itself."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -99,8 +102,8 @@ class GeneratorModel(Strict):
             raise ValueError("sampling.self_debias: an answer has no other labels' prompts; leave it out")
         if isinstance(self.engine, OpenaiEngine):
             check_remote(self.sampling)
-            if self.pooling != "mean_all":
-                raise ValueError("pooling: a model behind a URL shows no states; leave it out")
+        if not isinstance(self.engine, TransformersEngine) and self.pooling != "mean_all":
+            raise ValueError("pooling: a model behind a URL or run by vLLM shows no states; leave it out")
         return self
 
 
@@ -142,9 +145,19 @@ class ExpertSpec(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.model.kind == "generator" and isinstance(self.model.engine, OpenaiEngine):
+        if self.model.kind == "classifier":
+            return self
+        if isinstance(self.model.engine, OpenaiEngine):
             check_no_gpu(self.num_gpus)
+        if isinstance(self.model.engine, VllmEngine):
+            check_vllm(self.model.engine, self.model.sampling, self.num_gpus)
         return self
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that a replica works on at a time."""
+        engine = None if self.model.kind == "classifier" else self.model.engine
+        return engine.blocks if isinstance(engine, VllmEngine) else 1
 
 
 class LiveExperts(Strict):

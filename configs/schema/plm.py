@@ -1,7 +1,8 @@
 """Pretrained language models (PLMs) that write: which engine runs one, how it samples, what it may use.
 
 Engines are told apart by `kind`: `recorded` replays stored generations, `transformers` runs a causal or
-encoder-decoder model, `openai` asks one behind a URL. Code that comes with a checkpoint is never executed.
+encoder-decoder model, `vllm` a causal one much faster, `openai` asks one behind a URL. Code that comes with a
+checkpoint is never executed.
 """
 
 import re
@@ -79,18 +80,15 @@ class RecordedEngine(Strict):
     """Time that a block takes, in seconds, as it would with a model: to measure everything around one."""
 
 
-class TransformersEngine(Strict):
-    """A causal or encoder-decoder model, run by the library transformers."""
+class LocalEngine(Strict):
+    """What all engines have in common that run a checkpoint themselves."""
 
-    kind: Literal["transformers"] = "transformers"
     model: str = Field(min_length=1)
     """Local folder or hub id."""
     revision: str | None = None
     """Commit, tag or branch of the hub model."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the weights; auto is float32 on CPU and the checkpoint's own on a GPU."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto is the GPU where there is one."""
     chat: Literal["auto", "always", "never"] = "auto"
     """Wrap prompts in the tokenizer's chat template; auto does where it has one."""
     system: str | None = None
@@ -100,6 +98,73 @@ class TransformersEngine(Strict):
     def source(self) -> str:
         """Which checkpoint it is."""
         return f"{self.model}@{self.revision}" if self.revision else self.model
+
+
+class TransformersEngine(LocalEngine):
+    """A causal or encoder-decoder model, run by the library transformers."""
+
+    kind: Literal["transformers"] = "transformers"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto is the GPU where there is one."""
+
+
+FIXED = (
+    "disable_log_stats",
+    "distributed_executor_backend",
+    "dtype",
+    "enable_prefix_caching",
+    "enforce_eager",
+    "generation_config",
+    "gpu_memory_utilization",
+    "kv_cache_memory_bytes",
+    "load_format",
+    "logging_config",
+    "max_model_len",
+    "model",
+    "quantization",
+    "revision",
+    "runner",
+    "seed",
+    "skip_tokenizer_init",
+    "tensor_parallel_size",
+    "tokenizer",
+    "trust_remote_code",
+    "worker_extension_cls",
+)
+"""Arguments of vLLM that `extra` must not touch."""
+TEMPERATURES = (0.01, 2.0)
+"""What vLLM takes."""
+
+
+class VllmEngine(LocalEngine):
+    """A causal model, run by vLLM: all requests of all blocks are in one continuous batch."""
+
+    kind: Literal["vllm"] = "vllm"
+    quantization: str | None = None
+    """How the weights are quantized, e.g. fp8; as the checkpoint says when empty."""
+    max_model_len: PositiveInt | None = None
+    """Context in tokens, prompt and answer together; the model's own when empty."""
+    enforce_eager: bool | None = None
+    """Start sooner and run slower, without compiled graphs; on CPU only when empty."""
+    tensor_parallel: PositiveInt = Field(default=1, json_schema_extra=RESOURCE)
+    """GPUs of one machine that share the model; `num_gpus` must be as many at least."""
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1, json_schema_extra=RESOURCE)
+    """Share of a GPU's memory to use; 0.9, or 0.9 of a fractional `num_gpus`, when empty."""
+    kv_cache_gib: PositiveFloat | None = Field(default=None, json_schema_extra=RESOURCE)
+    """Memory for keys and values, in GiB; when empty what is left on a GPU, and 1 on CPU."""
+    blocks: PositiveInt = Field(default=8, json_schema_extra=RESOURCE)
+    """Blocks of requests that a replica works on at a time."""
+    extra: dict[str, JsonValue] = Field(default_factory=dict)
+    """Further arguments of vLLM's engine, e.g. {max_num_seqs: 512}."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        fixed = [name for name in FIXED if name in self.extra]
+        if fixed:
+            raise ValueError(f"extra: {fixed[0]} is the engine's own; it cannot be changed")
+        if "trust_remote_code" in str(self.extra):
+            raise ValueError("extra: trust_remote_code: code that comes with a checkpoint is never run")
+        return self
 
 
 RESERVED = ("messages", "model", "n", "prompt", "stream")
@@ -169,7 +234,9 @@ class OpenaiEngine(Strict):
         return self
 
 
-EngineSpec = Annotated[RecordedEngine | TransformersEngine | OpenaiEngine, Field(discriminator="kind")]
+EngineSpec = Annotated[
+    RecordedEngine | TransformersEngine | VllmEngine | OpenaiEngine, Field(discriminator="kind")
+]
 
 
 def check_remote(sampling: Sampling) -> None:
@@ -189,6 +256,20 @@ def check_no_gpu(num_gpus: float) -> None:
     """ValueError for GPUs that nobody would use."""
     if num_gpus:
         raise ValueError("num_gpus: the model runs behind a URL, and needs none here; leave it out")
+
+
+def check_vllm(engine: VllmEngine, sampling: Sampling, num_gpus: float) -> None:
+    """ValueError for what vLLM cannot do, and for GPUs that it would miss."""
+    low, high = TEMPERATURES
+    if not low <= sampling.temperature <= high:
+        raise ValueError(f"sampling.temperature: {low:g} to {high:g} for vLLM, got {sampling.temperature:g}")
+    if sampling.self_debias:
+        raise ValueError("sampling.self_debias: vLLM knows none; leave it out, or use kind: transformers")
+    if engine.tensor_parallel > max(1, num_gpus):
+        raise ValueError(
+            f"engine.tensor_parallel: {engine.tensor_parallel} GPUs share the model, but num_gpus is "
+            f"{num_gpus:g}"
+        )
 
 
 class Price(Strict):
@@ -231,4 +312,11 @@ class PlmSpec(Strict):
         if isinstance(self.engine, OpenaiEngine):
             check_remote(self.sampling)
             check_no_gpu(self.num_gpus)
+        if isinstance(self.engine, VllmEngine):
+            check_vllm(self.engine, self.sampling, self.num_gpus)
         return self
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that a replica works on at a time."""
+        return self.engine.blocks if isinstance(self.engine, VllmEngine) else 1

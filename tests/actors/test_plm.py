@@ -15,7 +15,7 @@ from actors.dispatch import AskPlm
 from actors.engines.base import Completion, DeviceLostError, EngineError, Request
 from actors.failover import ExpertError
 from actors.plm import Generated, Plm, generate_block, start_plm, wait_ready
-from configs.schema.plm import PlmSpec, RecordedEngine, Sampling
+from configs.schema.plm import PlmSpec, RecordedEngine, Sampling, VllmEngine
 
 LABELS = ("good", "bad")
 
@@ -53,6 +53,9 @@ def scripted(folder: Path) -> Callable:
                 raise EngineError("m at http://x: the key is refused")
             if prompt.startswith("slow"):
                 time.sleep(1)
+            if prompt.startswith("meet"):
+                while len(list(folder.glob("meet*"))) < 3:
+                    time.sleep(0.01)
             if prompt.startswith("hang"):
                 time.sleep(600)
             return Completion(prompt.upper(), "stop", 1, 1)
@@ -155,6 +158,45 @@ def test_poisonous_request_ends_alone_as_an_error_and_the_rest_of_its_block_is_a
             "gave up: the process died 3 times on this block"
         ]
         assert len(starts(writer.folder, "crash")) == 5
+
+    asyncio.run(run())
+
+
+def overlapping() -> PlmSpec:
+    return spec(engine=VllmEngine(model="m", blocks=4))
+
+
+@pytest.fixture
+def batching(ray_session, tmp_path):
+    import ray
+
+    (handle,) = start_plm(overlapping(), LABELS, 0, load=scripted(tmp_path))
+    yield SimpleNamespace(handle=handle, folder=tmp_path)
+    ray.kill(handle)
+
+
+@pytest.mark.ray
+def test_blocks_are_in_work_together_where_the_engine_wants_it(batching):
+    async def run() -> None:
+        blocks = [block(f"meet{number}") for number in range(3)]  # each ends when all have begun
+        generated = await asyncio.gather(*(generate_block(batching.handle, b, overlapping()) for b in blocks))
+        assert [texts(g) for g in generated] == [["MEET0"], ["MEET1"], ["MEET2"]]
+
+    asyncio.run(run())
+
+
+@pytest.mark.ray
+def test_blocks_in_work_beside_a_poisonous_one_succeed(batching):
+    async def run() -> None:
+        await wait_ready(batching.handle, overlapping())
+        beside = [block(f"slow{number}") for number in range(3)]
+        pending = [asyncio.ensure_future(generate_block(batching.handle, b, overlapping())) for b in beside]
+        await until(lambda: all(starts(batching.folder, f"slow{number}") for number in range(3)))
+        poisonous = await generate_block(batching.handle, block("crash"), overlapping())
+        assert [texts(await g) for g in pending] == [["SLOW0"], ["SLOW1"], ["SLOW2"]]
+        assert errors(poisonous) == ["gave up: the process died 3 times on this block"]
+        assert len(starts(batching.folder, "crash")) == 3
+        assert [len(starts(batching.folder, f"slow{number}")) for number in range(3)] == [2, 2, 2]
 
     asyncio.run(run())
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 
-from actors.replicas import PER_REPLICA, Turns
+from actors.replicas import AHEAD, Turns
 
 
 def test_calls_are_spread_and_each_replica_has_few_at_a_time():
@@ -18,12 +18,12 @@ def test_calls_are_spread_and_each_replica_has_few_at_a_time():
         return replica
 
     async def run():
-        turns = Turns(["a", "b", "c"])
+        turns = Turns(["a", "b", "c"], 2)
         return await asyncio.gather(*(turns.take(call) for _ in range(30)))
 
     answers = asyncio.run(run())
     assert calls == Counter(answers) == {"a": 10, "b": 10, "c": 10}
-    assert set(most.values()) == {PER_REPLICA}
+    assert set(most.values()) == {2 + AHEAD}
 
 
 def test_a_call_that_fails_gives_its_turn_back():
@@ -31,7 +31,7 @@ def test_a_call_that_fails_gives_its_turn_back():
         raise ValueError(replica)
 
     async def run():
-        turns = Turns(["a"])
+        turns = Turns(["a"], 1)
         failures = await asyncio.gather(*(turns.take(fail) for _ in range(9)), return_exceptions=True)
         assert all(isinstance(error, ValueError) for error in failures)
         assert turns.busy == [0]

@@ -26,12 +26,15 @@ def test_answers_are_greedy_and_end_by_themselves_unless_told_otherwise():
 
 
 REMOTE = {"kind": "openai", "url": "http://127.0.0.1:8000/v1", "model": "m"}
+FAST = {"kind": "vllm", "model": "m", "blocks": 3}
 
 
-def test_engines_of_generators_are_of_two_kinds_and_the_first_need_not_say_so():
-    local, remote = (config(changed(LLAMA, **e)).experts.pool[0].model for e in ({}, {"engine": REMOTE}))
-    assert (local.engine.kind, remote.engine.kind) == ("transformers", "openai")
-    with pytest.raises(ValidationError, match="'transformers', 'openai'"):
+def test_engines_of_generators_are_of_three_kinds_and_the_first_need_not_say_so():
+    engines = ({}, {"engine": FAST}, {"engine": REMOTE})
+    pool = [config(changed(LLAMA, **engine)).experts.pool[0] for engine in engines]
+    assert [e.model.engine.kind for e in pool] == ["transformers", "vllm", "openai"]
+    assert [e.blocks for e in (*pool, config(BERT).experts.pool[0])] == [1, 3, 1, 1]
+    with pytest.raises(ValidationError, match="'transformers', 'vllm', 'openai'"):
         config(changed(LLAMA, engine={"kind": "recorded", "path": "x"}))
 
 
@@ -64,7 +67,7 @@ def changed(expert, **model):
         (lambda: config(changed(LLAMA, sampling={"self_debias": {}})), "self_debias: an answer has no other"),
         (
             lambda: config(changed(LLAMA, engine=REMOTE, pooling="last_token")),
-            "pooling: a model behind a URL shows no states",
+            "pooling: a model behind a URL or run by vLLM shows no states",
         ),
         (
             lambda: config(changed(LLAMA, engine=REMOTE, sampling={"top_k": 5})),
@@ -73,6 +76,14 @@ def changed(expert, **model):
         (
             lambda: config({**changed(LLAMA, engine=REMOTE), "num_gpus": 1}),
             "num_gpus: the model runs behind a URL",
+        ),
+        (
+            lambda: config(changed(LLAMA, engine=FAST, pooling="last_token")),
+            "pooling: a model behind a URL or run by vLLM shows no states",
+        ),
+        (
+            lambda: config({**changed(LLAMA, engine={**FAST, "tensor_parallel": 2}), "num_gpus": 1}),
+            "engine.tensor_parallel: 2 GPUs share the model, but num_gpus is 1",
         ),
         (lambda: config(BERT, prices={"z": 1}), "prices: no expert 'z'; there are a"),
         (lambda: config(BERT, {**LLAMA, "price_per_call": 1}), "a has no price, others have one"),

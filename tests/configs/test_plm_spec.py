@@ -13,6 +13,7 @@ from configs.schema.plm import (
     Sampling,
     SelfDebias,
     TransformersEngine,
+    VllmEngine,
 )
 
 URL = "http://127.0.0.1:8000/v1"
@@ -86,6 +87,49 @@ def test_specs_travel_to_other_processes():
 def remote(sampling=None, num_gpus=0, **engine) -> PlmSpec:
     engine = {"kind": "openai", "url": URL, "model": "m", **engine}
     return plm(engine=engine, sampling=sampling or {}, num_gpus=num_gpus)
+
+
+def fast(sampling=None, num_gpus=0, **engine) -> PlmSpec:
+    engine = {"kind": "vllm", "model": "some/model", **engine}
+    return plm(engine=engine, sampling=sampling or {}, num_gpus=num_gpus)
+
+
+def test_vllm_has_defaults_and_works_on_several_blocks_at_a_time():
+    engine = fast().engine
+    assert engine == VllmEngine(model="some/model")
+    assert (engine.source, fast(revision="r").engine.source) == ("some/model", "some/model@r")
+    assert (fast().blocks, fast(blocks=3).blocks, plm().blocks, remote().blocks) == (8, 3, 1, 1)
+    assert fast(tensor_parallel=4, num_gpus=4).num_gpus == 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"tensor_parallel": 2}, "engine.tensor_parallel: 2 GPUs share the model, but num_gpus is 0"),
+        ({"tensor_parallel": 2, "num_gpus": 1}, "num_gpus is 1"),
+        ({"gpu_memory_utilization": 1.1}, "gpu_memory_utilization"),
+        ({"kv_cache_gib": 0}, "kv_cache_gib"),
+        ({"blocks": 0}, "blocks"),
+        ({"device": "cpu"}, "device"),
+        ({"trust_remote_code": True}, "trust_remote_code"),
+        ({"extra": {"trust_remote_code": True}}, "extra: trust_remote_code is the engine's own"),
+        ({"extra": {"load_format": "pt"}}, "extra: load_format is the engine's own"),
+        ({"extra": {"speculative_config": {"trust_remote_code": True}}}, "code that comes with a checkpoint"),
+        ({"sampling": {"self_debias": {}}}, "sampling.self_debias: vLLM knows none"),
+        ({"sampling": {"temperature": 2.5}}, "sampling.temperature: 0.01 to 2 for vLLM, got 2.5"),
+    ],
+)
+def test_what_vllm_cannot_do_is_refused(fields, said):
+    with pytest.raises(ValidationError, match=said):
+        fast(**fields)
+
+
+def test_what_vllm_may_use_does_not_identify_a_run_but_what_it_runs_does():
+    usual = identity(fast())
+    more = {"tensor_parallel": 2, "gpu_memory_utilization": 0.5, "kv_cache_gib": 4, "blocks": 2}
+    assert identity(fast(num_gpus=2, **more)) == usual
+    for other in ({"quantization": "fp8"}, {"max_model_len": 9}, {"dtype": "float16"}, {"extra": {"a": 1}}):
+        assert identity(fast(**other)) != usual
 
 
 def test_a_url_has_defaults_and_one_spelling():

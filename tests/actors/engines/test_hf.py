@@ -206,8 +206,8 @@ def test_chat_templates_are_used_and_the_reply_begins_in_the_quote(chatty, llama
     assert talked.prompt_tokens == written.prompt_tokens - 1  # the template sets its own special tokens
     assert load(chatty, chat="never").generate([ask(1)], FREE) == engine.generate([ask(1)], FREE)
     assert load(chatty).describe()["chat"] == "yes"
-    ids = load(chatty, system="Be brief.")._ids(PROMPT, True)
-    assert engine._tokenizer.decode(ids) == prompted
+    texts = load(chatty, system="Be brief.")._texts
+    assert texts.tokenizer.decode(texts.ids(PROMPT)) == prompted
 
 
 def test_description_pins_down_the_weights(llama, gpt2):

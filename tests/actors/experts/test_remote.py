@@ -6,8 +6,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from actors.engines.base import EngineError
+from actors.engines.base import DeviceLostError, EngineError
 from actors.experts.base import RemoteAnswerer, load_expert
+from actors.serving import experts
+from actors.serving.batching import Batches
 from actors.serving.experts import Expert
 from configs.schema.expert import ExpertSpec
 from configs.schema.serve import Service
@@ -92,3 +94,15 @@ def test_served_requests_do_not_wait_for_each_other_and_can_be_given_up(load):
 
     asyncio.run(serve())
     assert Service().timeout_s < 60
+
+
+def test_a_replica_whose_model_needs_a_new_process_ends(monkeypatch):
+    class Lost:
+        def answer(self, texts):
+            raise DeviceLostError("gone")
+
+    served, ended = object.__new__(Expert.func_or_class), []
+    served.model, served.batches = Lost(), Batches(Lost().answer, 4)
+    monkeypatch.setattr(experts.os, "_exit", ended.append)
+    asyncio.run(served.answer(TEXTS[:2]))
+    assert ended == [1]
