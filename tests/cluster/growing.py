@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import psutil
 from ray.autoscaler.v2.sdk import get_cluster_status
+from ray.util import get_node_ip_address
 
 from cluster.proxy import free_port
 
@@ -39,15 +40,14 @@ class Growing:
 
     def __init__(self, types: dict[str, dict[str, Any]], cpus: int, idle_s: float) -> None:
         self.types, self.cpus, self.idle_s = types, cpus, idle_s
-        self.address = f"127.0.0.1:{free_port()}"
+        self.address = f"{get_node_ip_address()}:{free_port()}"
 
     def __enter__(self) -> Self:
         self.folder = tempfile.mkdtemp(prefix="ray-")  # short: it becomes part of socket names
-        host, _, port = self.address.partition(":")
         file = Path(self.folder) / "cluster.json"
         file.write_text(json.dumps(self._config()))
         command = [Path(sys.executable).with_name("ray"), "start", "--head", "--block"]
-        command += [f"--node-ip-address={host}", f"--port={port}", f"--num-cpus={self.cpus}"]
+        command += [f"--port={self.address.rpartition(':')[2]}", f"--num-cpus={self.cpus}"]
         command += [f"--temp-dir={self.folder}", f"--autoscaling-config={file}", "--include-dashboard=false"]
         command += [
             f"--dashboard-agent-listen-port={free_port()}",

@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,8 @@ os.environ.update(
     HF_HUB_OFFLINE="1",
     TOKENIZERS_PARALLELISM="false",
 )
+
+from transformers.utils.logging import disable_progress_bar
 
 from tests.faults.town import Town
 from tests.faults.victims import Job, jobs
@@ -137,7 +138,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=KILLS, help="per job")
     parser.add_argument("--jobs", nargs="*", default=["fusegen", "foe", "merge"])
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    disable_progress_bar()
     found: Counter[str] = Counter()
     place = Path(tempfile.mkdtemp(prefix="faults-"))
     with Town() as town:
