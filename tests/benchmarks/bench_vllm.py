@@ -18,7 +18,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 import ray
 
 from actors.engines.base import Request
-from actors.engines.vllm import _arguments, _parameters
+from actors.engines.launching import arguments
+from actors.engines.vllm import parameters
 from actors.plm import generate_block, start_plm, wait_ready
 from actors.replicas import Turns
 from actors.steps.data import seed_of
@@ -32,10 +33,10 @@ MODEL = "configs/embedded/critic"
 FEW = 32
 
 
-def main(arguments: list[str]) -> None:
+def main(options: list[str]) -> None:
     """Measure all three and print a table."""
-    count = int(arguments[0]) if arguments else REQUESTS
-    model = arguments[1] if len(arguments) > 1 else MODEL
+    count = int(options[0]) if options else REQUESTS
+    model = options[1] if len(options) > 1 else MODEL
     specs = {kind: _spec(kind, model) for kind in ("vllm", "transformers")}
     requests = _requests(count)
     bare = _bare(specs["vllm"], requests)
@@ -68,18 +69,18 @@ def _bare(spec: PlmSpec, requests: Sequence[Request]) -> tuple[float, int, float
     """Seconds to start, tokens and seconds of `LLM.generate`."""
     assert isinstance(spec.engine, VllmEngine)
     started = time.perf_counter()
-    arguments = _arguments(spec.engine, str(locate(spec.engine.model)), 0)
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"  # as vLLM has it by itself
+    told = arguments(spec.engine, str(locate(spec.engine.model)), 0)
     from vllm import LLM
 
-    model = LLM(**arguments)
-    parameters = []
-    for request in requests:
-        parameters.append(_parameters(spec.sampling, request.seed, frozenset()))
-        parameters[-1].logprobs = None
+    model = LLM(**told)
+    asked = [parameters(spec.sampling, request.seed, frozenset()) for request in requests]
+    for one in asked:
+        one.logprobs = None
     prompts = [request.prompt for request in requests]
-    model.generate(prompts[:FEW], parameters[:FEW], use_tqdm=False)
+    model.generate(prompts[:FEW], asked[:FEW], use_tqdm=False)
     start, began = time.perf_counter() - started, time.perf_counter()
-    outputs = model.generate(prompts, parameters, use_tqdm=False)
+    outputs = model.generate(prompts, asked, use_tqdm=False)
     seconds = time.perf_counter() - began
     model.llm_engine.engine_core.shutdown()
     return start, sum(len(output.outputs[0].token_ids) for output in outputs), seconds

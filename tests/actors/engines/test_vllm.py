@@ -219,7 +219,7 @@ def test_what_vllm_refuses_is_told_in_one_line(llama):
 def test_a_dead_engine_wants_a_new_process(engine):
     """The last test: nothing works afterwards."""
     for child in psutil.Process().children(recursive=True):
-        if "EngineCore" in " ".join(child.cmdline()):
+        if "spawn_main" in " ".join(child.cmdline()):
             child.kill()
     with pytest.raises(DeviceLostError):
         engine.generate([ask(1)], FREE)
