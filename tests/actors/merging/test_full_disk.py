@@ -49,7 +49,7 @@ def whole(reviews, base, tmp_path_factory):
     )
 
 
-@pytest.mark.parametrize("place", [{"published": 14}, {"published": 25}, {"reserved": 0}, {"reserved": 1}])
+@pytest.mark.parametrize("place", [{"published": 14}, {"reserved": 1}])
 def test_a_full_disk_is_one_line_and_the_run_goes_on_afterwards(whole, tmp_path, monkeypatch, place):
     small, wanted = whole
     disk = Disk(monkeypatch)
