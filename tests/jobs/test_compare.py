@@ -1,5 +1,7 @@
 """A comparison as a person starts it: its keys, table and page, what is killed, and what is served."""
 
+import contextlib
+import io
 import json
 import shutil
 from pathlib import Path
@@ -39,13 +41,16 @@ def small(once) -> Path:
 
 
 @pytest.fixture(scope="session")
-def compared(small, jobs, address, once) -> Path:
-    """The run of an undisturbed comparison."""
+def compared(small, ray_session, once) -> Path:
+    """The run of an undisturbed comparison, and what was said on the way."""
 
     def run(folder: Path) -> None:
-        done = jobs("compare", small / "compare.yaml", "--run", folder, "--address", address)
-        assert done.returncode == 0, done.stderr
-        (folder / "said.txt").write_text(done.stdout)
+        said = io.StringIO()
+        options = {"plan": False, "start_over": False, "address": "auto"}
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+            patch.setattr(compare, "connect", lambda address: Session(local=False, cpus=0, gpus=0))
+            compare.main(str(small / "compare.yaml"), [], str(folder), **options)
+        (folder / "said.txt").write_text(said.getvalue())
 
     return once("compared", run)
 
