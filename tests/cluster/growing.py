@@ -100,15 +100,16 @@ class Growing:
         end = time.monotonic() + 60
         while time.monotonic() < end:
             with contextlib.suppress(Exception):
-                if self.nodes():
+                if get_cluster_status(self.address).idle_nodes:
                     return
             time.sleep(0.2)
         raise TimeoutError("the head did not start")
 
     def nodes(self) -> Counter[str]:
-        """Living nodes by their type."""
+        """Living nodes by their type, the head excepted."""
         status = get_cluster_status(self.address)
-        return Counter(node.ray_node_type_name for node in [*status.active_nodes, *status.idle_nodes])
+        names = [node.ray_node_type_name for node in [*status.active_nodes, *status.idle_nodes]]
+        return Counter(name for name in names if name in self.types)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
