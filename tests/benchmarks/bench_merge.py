@@ -95,7 +95,7 @@ def run(folder: Path, name: str, *, kills: int) -> tuple[str, int, float]:
     for attempt in range(kills + 1):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         done = threading.Event()
-        watcher = threading.Thread(target=watch, args=(process.pid, peak, done))
+        watcher = threading.Thread(target=watch, args=(process.pid, peak, done), daemon=True)
         watcher.start()
         if attempt < kills:
             target = committed(place) + 4
