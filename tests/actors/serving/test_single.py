@@ -1,4 +1,4 @@
-"""The model that a run of FuseGen ends with, alone behind the same endpoint."""
+"""What runs end with that needs no router, behind the same endpoint: a model alone, or several averaged."""
 
 import json
 import shutil
@@ -59,6 +59,26 @@ def test_a_merged_classifier_is_served_too(small, tmp_path):
     (result,) = here.classify(FILMS[0]).json()["results"]
     assert set(result["scores"]) == {"negative", "positive"} and result["experts"] == ["model"]
     assert here("GET", "/v1/artefact").json()["calibration"][0]["accuracy"] == 0.5
+
+
+def test_an_ensemble_answers_with_the_mean_of_its_models(small, tmp_path):
+    shutil.copytree(small / "linear", tmp_path / "steps/one/model")
+    models = {"one": "run:steps/one/model", "other": str(small / "ab")}
+    (tmp_path / "ensemble.json").write_text(
+        json.dumps({"labels": ["negative", "positive"], "models": models})
+    )
+    (tmp_path / "summary.json").write_text(json.dumps({"name": "both", "final": {"accuracy": 0.8}}))
+    (tmp_path / "run.json").write_text(json.dumps({"hash": "h"}))
+    here = Site(tmp_path, {})
+    means = np.mean(
+        [[answer.vector for answer in here.models[name].answer(FILMS)] for name in models], axis=0
+    )
+    for row, result in enumerate(here.classify(*FILMS).json()["results"]):
+        assert list(result["scores"].values()) == pytest.approx(means[row], abs=1e-6)
+        assert result["experts"] == ["one", "other"]
+    assert here("GET", "/v1/artefact").json()["kind"] == "ensemble"
+    (alone,) = here.classify(FILMS[0], allow=["other"]).json()["results"]
+    assert alone["experts"] == ["other"]
 
 
 def test_an_unfinished_run_is_refused_in_one_line(tmp_path):
