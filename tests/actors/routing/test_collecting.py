@@ -213,8 +213,8 @@ def block(name: str) -> list[str]:
 @pytest.mark.ray
 def test_budget_stops_asking_within_a_block_of_it_and_a_larger_one_goes_on(place, small, undisturbed):
     one = linear("one", small)
-    with pytest.raises(StepError, match=r"^the budget is used up: max_cost is spent: 32 of 30; raise it"):
-        place.collect(config(small, one, prices={"one": 1}, max_cost=30))
+    with pytest.raises(StepError, match=r"^the budget is used up: max_cost is spent: (32|28) of 20"):
+        place.collect(config(small, one, prices={"one": 1}, max_cost=20))
     (key,) = [key for key in place.run.names("steps") if key.startswith("answers-one")]
     assert len(place.run.names(f"steps/{key}/answers")) == 2
     with pytest.raises(StepError, match="max_tokens are spent"):
