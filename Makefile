@@ -7,10 +7,10 @@ RUN ?= runs/demo
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-routing demo-merging demo-comparing test lint faults bench report
+.PHONY: help demo demo-routing demo-merging demo-comparing test test-long lint faults bench report
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml $(wildcard requirements/*.txt)
 	$(PYTHON) -m venv .venv
@@ -44,8 +44,11 @@ lint: $(READY) ## Style, types and import floors
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-test: lint $(VLLM) ## Everything that must hold
+test: lint ## Everything that must hold and does not take long
 	HF_HUB_OFFLINE=1 $(PY) -m pytest
+
+test-long: $(VLLM) ## What takes minutes: vLLM, comparisons, clusters of several nodes, full disks
+	HF_HUB_OFFLINE=1 $(PY) -m pytest -m 'long or vllm'
 
 faults: $(READY) ## Kill parts of every job at random moments, which SEED decides; about a quarter of an hour
 	@HF_HUB_OFFLINE=1 $(PY) -m tests.faults --seed $(SEED)

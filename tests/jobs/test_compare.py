@@ -28,7 +28,7 @@ from tests.actors.routing.conftest import InPlace
 from tests.jobs.test_faults import Victims, committed, wait_until
 from tests.pages import Outline, text_of
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 TIMES = {"seconds", "train_seconds", "serve_cost", "latency_ms"}
 RIVALS = {"simple", "fisher", "task_arithmetic", "ties", "dare"}
 TEXTS = [row["text"] for row in corpus.evaluation(4)]

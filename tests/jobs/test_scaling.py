@@ -10,7 +10,7 @@ import yaml
 from tests import corpus
 from tests.cluster.growing import Growing
 
-pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(240)]
 NODES = {
     "l4": {"resources": {"CPU": 2, "GPU": 1, "accelerator_type:L4": 1}},
     "a100": {"resources": {"CPU": 2, "GPU": 1, "accelerator_type:A100": 1}},

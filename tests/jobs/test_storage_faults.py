@@ -18,7 +18,7 @@ from cluster.storage import Run, StorageError
 from tests import corpus
 from tests.jobs.conftest import coordinated
 
-pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(300)]
 QUICK = {**corpus.SHORT, "variant": "zerogen", "eval": None, "baselines": {"plms": False, "union": False}}
 RESULTS = ("dataset/train.parquet", "stm/model.safetensors")
 

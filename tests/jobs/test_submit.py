@@ -87,7 +87,7 @@ def asked_without_a_token(address: str) -> int:
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_submitted_run_is_followed_left_stopped_and_ends_with_the_bytes_of_one_started_by_hand(
     tiny, quick, tmp_path, dashboard

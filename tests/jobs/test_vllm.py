@@ -13,7 +13,7 @@ from actors.engines.base import load_engine
 from actors.plm import start_plm
 from tests import corpus
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.vllm, pytest.mark.timeout(600)]
 FAST = {
     "name": "fast",
     "engine": {"kind": "vllm", "model": "configs/embedded/critic", "kv_cache_gib": 0.25},
