@@ -120,6 +120,7 @@ def test_fact_19_parts_that_are_killed_or_interrupted_leave_no_trace(victims, qu
     assert_same(victims.run, quick)
 
 
+@pytest.mark.long
 def test_a_machine_that_goes_down_goes_on_where_it_was(jobs, quick, tiny, tmp_path):
     run, moment = tmp_path / "run", random.Random(3).randrange(5, 24)
     command = ["fusegen", tiny / "quick.yaml", "--run", run, "--address", "local"]

@@ -70,9 +70,8 @@ def test_a_plm_that_always_fails_is_dropped_and_those_with_poisonous_or_failing_
     done = conduct(**corpus.SHORT)
     errors = [row for key in done.steps("-filter") for row in done.records(key) if row["status"] == "error"]
     killed = [row for row in errors if row["plm"] == "grump"]
-    assert "grump-r0-l1-0000002" in {row["id"] for row in killed}
-    assert len(killed) == 4  # its block
-    assert all("died 3 times" in row["error"] for row in killed)
+    assert [row["id"] for row in killed] == ["grump-r0-l1-0000002"]  # the rest of its block goes on
+    assert "died 3 times" in killed[0]["error"]
     failed = [row["error"] for row in errors if row["plm"] == "critic"]
     assert failed == ["too long for its context"] * 2  # once for each label
     assert done.summary["samples"]["plms"] == {"critic": 20, "fan": 0, "grump": 20}

@@ -17,6 +17,7 @@ from actors.engines import hf
 from actors.engines.base import Completion, EngineError, Request, load_engine
 from actors.engines.sampling import likeliest, uniforms
 from actors.plm import generate_block, start_plm
+from actors.replicas import parts
 from configs.schema.plm import PlmSpec, Sampling, SelfDebias, TransformersEngine
 
 PROMPT = 'The movie review in positive sentiment is: "'
@@ -305,11 +306,13 @@ def test_killed_in_the_middle_it_writes_the_same_texts(ray_session, llama, tmp_p
             while not begun.exists():
                 await asyncio.sleep(0.01)
         os.kill(int(begun.read_text().split()[0]), signal.SIGKILL)
-        answered = await pending
+        assert (await pending).fatal  # whether the block is to blame shows when its parts are asked
+        answered = [await generate_block(handle, part, spec) for part in parts(many(20))]
+        completions = [completion for part in answered for completion in part.completions]
         assert len(set(begun.read_text().split())) == 2
         ray.kill(handle)
         undisturbed = on_one_thread(lambda: load(llama).generate(many(20), spec.sampling))
-        assert [c.text for c in answered.completions] == [c.text for c in undisturbed]
-        assert [c.logprob for c in answered.completions] == pytest.approx([c.logprob for c in undisturbed])
+        assert [c.text for c in completions] == [c.text for c in undisturbed]
+        assert [c.logprob for c in completions] == pytest.approx([c.logprob for c in undisturbed])
 
     asyncio.run(run())
