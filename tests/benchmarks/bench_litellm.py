@@ -115,7 +115,12 @@ def litellm(command: str, urls: list[str]) -> Iterator[str]:
         config.write_text(json.dumps({"model_list": models, "litellm_settings": {"telemetry": False}}))
         port = free_port()
         options = ["--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
-        quiet = {"LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+        quiet = {
+            "LITELLM_LOG": "ERROR",
+            "LITELLM_MODE": "PRODUCTION",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",  # it listens to this machine only
+        }
         process = subprocess.Popen(
             [command, *options, "--num_workers", str(WORKERS)],
             env={**os.environ, **quiet},
