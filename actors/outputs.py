@@ -2,7 +2,7 @@
 
 dataset/train.parquet, dataset/README.md   accepted texts with labels, weights and provenance
 stm/                                       the final model with its card
-summary.json                               stable keys, documented in the README
+summary.json                               stable keys, documented in docs/reference/results.md
 report.json                                what the report is drawn from
 """
 

@@ -167,6 +167,6 @@ def sharded(
     try:
         yield from facts.iter_rows()
     except RayTaskError as error:
-        if isinstance(error.cause, StorageError):  # its one line, without the way that it came
-            raise error.cause from None
+        if isinstance(error.cause, StorageError):  # its one line, without what Ray Data advises below it
+            raise StorageError(str(error.cause).splitlines()[0]) from None
         raise

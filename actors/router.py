@@ -93,6 +93,9 @@ def specs_of(serving: Serving, manifest: dict[str, Any]) -> list[ExpertSpec]:
     known = {spec["name"]: ExpertSpec.model_validate(spec) for spec in manifest.get("served", [])}
     known |= {spec.name: spec for spec in serving.experts}
     names = [plain(expert["name"]) for expert in manifest["experts"]]
+    twice = [name for place, name in enumerate(names) if name in names[:place]]
+    if twice:
+        raise ConfigError(f"artefact: two of its experts would be served under the name {twice[0]!r}")
     strange = [name for name in (*serving.services, *(s.name for s in serving.experts)) if name not in names]
     if strange:
         raise ConfigError(f"experts: the artefact knows no {strange[0]!r}; it knows {', '.join(names)}")
@@ -101,6 +104,11 @@ def specs_of(serving: Serving, manifest: dict[str, Any]) -> list[ExpertSpec]:
         raise ConfigError(
             f"experts: the artefact does not say how to start {', '.join(lacking)} (recorded outputs?); "
             "describe them under `experts`, by these names"
+        )
+    if manifest["answer"] == "expert" and any(e["vector"] is None for e in manifest["experts"]):
+        raise ConfigError(
+            "artefact: it does not say how responses become vectors, as those of earlier versions; run the "
+            "job again"
         )
     return [known[name] for name in names]
 

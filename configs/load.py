@@ -1,4 +1,5 @@
-"""From a YAML file and `--set` overrides to a checked configuration, or one line that says what is wrong.
+"""From a YAML file and `--set` overrides, or a mapping and keywords, to a checked configuration, or one line
+that says what is wrong.
 
 A job's file is one mapping. `task: NAME` stands for `configs/tasks/NAME.yaml` and `plms: NAME` for
 `configs/plms/NAME.yaml` (or the YAML file of that path). Relative paths are looked up from the working
@@ -7,6 +8,8 @@ directory first, then beside this package, so that what ships is found from anyw
 
 import types
 import typing
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -20,6 +23,9 @@ NAMED = {"task": Path(__file__).parent / "tasks", "plms": Path(__file__).parent 
 """Keys whose value may be a name, and where the files of these names lie."""
 
 Config = TypeVar("Config", bound=BaseModel)
+Change = tuple[str, Any, str]
+"""A dotted key, its new value, and how a person wrote that."""
+NO_WAY = "{} does not lead to a key of the configuration"
 
 
 def locate(path: str) -> Path:
@@ -31,12 +37,49 @@ def locate(path: str) -> Path:
 
 def load(path: str, model: type[Config], overrides: list[str] | None = None) -> Config:
     """The configuration of a file, with `key.sub=value` overrides applied; ConfigError when it is wrong."""
-    data = read_yaml(locate(path))
-    for override in sorted(overrides or [], key=lambda text: text.partition("=")[0] not in NAMED):
-        section, dot, _ = override.partition("=")[0].partition(".")
+    return _checked(read_yaml(locate(path)), path, model, [_parsed(text) for text in overrides or []])
+
+
+def resolve(
+    source: str | PathLike[str] | Mapping[str, Any] | Config | None,
+    model: type[Config],
+    changes: Mapping[str, Any],
+) -> Config:
+    """The configuration of a file, a mapping or an object (None: of the changes alone), with values replaced;
+    ConfigError when it is wrong.
+
+    A change is `key=value`, or `key__sub=value` (also `**{"key.sub": value}`) for a value further down.
+    """
+    if isinstance(source, model) and not changes:
+        return source
+    path = fspath(source) if isinstance(source, str | PathLike) else model.__name__
+    data = read_yaml(locate(path)) if isinstance(source, str | PathLike) else _plain(source or {})
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"{path}: a YAML file, a mapping or a {path} is needed, got {type(source).__name__}"
+        )
+    pairs = [(name.replace("__", "."), _plain(value)) for name, value in changes.items()]
+    return _checked(data, path, model, [(dotted, value, f"{dotted}={value!r}") for dotted, value in pairs])
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """A copy without configuration objects and paths, as a file would have it."""
+    if isinstance(value, BaseModel):
+        return _plain(value.model_dump())
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return fspath(value) if isinstance(value, PathLike) else value
+
+
+def _checked(data: dict[str, Any], path: str, model: type[Config], changes: Sequence[Change]) -> Config:
+    """The configuration of a mapping, in which some values are replaced first."""
+    for dotted, value, said in sorted(changes, key=lambda change: change[0] not in NAMED):
+        section, dot, _ = dotted.partition(".")
         if dot:
             _expand(data, path, section)
-        _apply(data, override)
+        _apply(data, dotted, value, said)
     for key in NAMED:
         _expand(data, path, key)
     try:
@@ -79,23 +122,30 @@ def _expand(data: dict[str, Any], path: str, key: str) -> None:
     data[key] = content.get(key, content)
 
 
-def _apply(data: dict[str, Any], override: str) -> None:
-    """Set one dotted key, list items by number; the value is read as YAML."""
+def _parsed(override: str) -> Change:
+    """A `--set` option taken apart; its value is read as YAML."""
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
         raise ConfigError(f"--set {override}: write it as key.sub=value")
+    try:
+        return dotted, yaml.safe_load(text), f"--set {override}"
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: {NO_WAY.format(dotted)}") from None
+
+
+def _apply(data: dict[str, Any], dotted: str, value: Any, said: str) -> None:  # noqa: ANN401
+    """Set one dotted key, list items by number."""
     *parents, last = dotted.split(".")
     node: Any = data
     try:
         for part in parents:
             node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
-        value = yaml.safe_load(text)
         if isinstance(node, list):
             node[int(last)] = value
         else:
             node[last] = value
-    except (AttributeError, TypeError, ValueError, IndexError, yaml.YAMLError):
-        raise ConfigError(f"--set {override}: {dotted} does not lead to a key of the configuration") from None
+    except (AttributeError, TypeError, ValueError, IndexError):
+        raise ConfigError(f"{said}: {NO_WAY.format(dotted)}") from None
 
 
 def _one_line(error: ValidationError, model: type[BaseModel]) -> str:

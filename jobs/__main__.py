@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 from cluster.proxy import prefer_haproxy
 from cluster.session import SessionError
 from cluster.storage import ResumeError, StorageError
+from configs import __version__
 from configs.schema.base import ConfigError
 from configs.schema.task import Source
 
@@ -53,6 +54,22 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Start over under a new nam
 Address = Annotated[
     str, typer.Option("--address", metavar="auto|local|HOST:PORT", help="The Ray cluster to run on.")
 ]
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"amalgam {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Options that belong to no job."""
 
 
 @app.command()

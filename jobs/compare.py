@@ -25,15 +25,26 @@ def main(
     if plan:
         typer.echo(describe(config))
         return
-    inputs = check_inputs(config, path)
-    uri = launch.open_run(run or f"runs/{config.name}", config, inputs, start_over=start_over)
-    session = connect(address)
-    fusegen.check_room(config, session)
-    summary = launch.drive_to_end(uri, config, session)
+    uri = prepare(config, path, run, start_over=start_over)
+    with launch.failing_by_status():
+        summary = conduct(uri, config, address)
     page = report.write(uri, None)
     typer.echo(result_table(summary))
     typer.echo(f"\n{summary['recommendation']}\n")
     typer.echo(f"Report    {page}\nServe it  python -m jobs serve {run or uri}")
+
+
+def prepare(config: CompareConfig, path: str, run: str | None, *, start_over: bool) -> str:
+    """Check everything that the configuration names, and open the run directory; its URI."""
+    inputs = check_inputs(config, path)
+    return launch.open_run(run or f"runs/{config.name}", config, inputs, start_over=start_over)
+
+
+def conduct(uri: str, config: CompareConfig, address: str, console: Console | None = None) -> dict[str, Any]:
+    """Run the job in its directory, and return its summary; JobError when it fails."""
+    with launch.left(connect(address)) as session:
+        fusegen.check_room(config, session)
+        return launch.drive_to_end(uri, config, session, console)
 
 
 def check_inputs(config: CompareConfig, path: str) -> dict[str, str]:
@@ -78,7 +89,7 @@ def describe(config: CompareConfig) -> str:
 
 def result_table(summary: dict[str, Any]) -> str:
     """Fusions by accuracy, with what they cost."""
-    console = Console(file=io.StringIO(), width=118, highlight=False)
+    console = Console(file=io.StringIO(), force_jupyter=False, width=118, highlight=False)
     stms, samples = len(summary["stms"]), summary["samples"]
     console.print(
         f"{summary['name']}: {stms} models and {samples['kept']:,} samples fused, seed {summary['seed']}, "

@@ -17,6 +17,7 @@ from ray.exceptions import (
     RayError,
     RayTaskError,
 )
+from rich.console import Console
 
 from actors import coordinator
 from actors.steps.runner import StepError, StoppedError
@@ -63,18 +64,19 @@ class Page:
             self.thread.join()
 
 
-def drive(uri: str, config: coordinator.Config, session: Session) -> dict[str, Any]:
-    """Run the job to its end and return its summary; JobError, or KeyboardInterrupt when stopped."""
+def drive(
+    uri: str, config: coordinator.Config, session: Session, console: Console | None = None
+) -> dict[str, Any]:
+    """Run the job to its end and return its summary; JobError, or KeyboardInterrupt when stopped. Progress
+    goes to `console`."""
     start = partial(coordinator.start, uri, config, session)
     page = Page(uri)
     try:
-        with Progress(uri) as progress:
+        with Progress(uri, console) as progress:
             return _follow(start, progress, page)
     finally:
         page.close()
         coordinator.end(uri, config)
-        if session.local:
-            ray.shutdown()
 
 
 def _follow(start: Callable[[], ActorHandle], progress: Progress, page: Page) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """The fusion-of-experts job as a person runs it: check, drive the coordinator, print the result."""
 
+from typing import Any
+
 import typer
+from rich.console import Console
 
 from actors.routing import artefact, collected, collecting, fitting
 from actors.routing import items as live_items
@@ -37,16 +40,36 @@ def main(
     if plan:
         typer.echo(describe(config))
         return
+    uri = _open(config, inputs, run, start_over=start_over, reuse=reuse)
+    with launch.failing_by_status():
+        summary = conduct(uri, config, address)
+    typer.echo(result_table(summary))
+    typer.echo(f"\nReport    {report.write(uri, None)}")
+    typer.echo(f"Artefact  {Run(uri).below('artefact').uri}")
+
+
+def prepare(
+    config: FoeConfig, path: str, run: str | None, *, start_over: bool, reuse: str | None = None
+) -> str:
+    """Check everything that the configuration names, and open the run directory; its URI."""
+    return _open(config, check_inputs(config, path), run, start_over=start_over, reuse=reuse)
+
+
+def _open(
+    config: FoeConfig, inputs: dict[str, str], run: str | None, *, start_over: bool, reuse: str | None
+) -> str:
     other = reused(config, reuse) if reuse else None
     uri = launch.open_run(run or f"runs/{config.name}", config, inputs, start_over=start_over)
     if other:
         collecting.take_over(Run(uri), other)
-    session = connect(address)
-    check_room(config, session)
-    summary = launch.drive_to_end(uri, config, session)
-    typer.echo(result_table(summary))
-    typer.echo(f"\nReport    {report.write(uri, None)}")
-    typer.echo(f"Artefact  {Run(uri).below('artefact').uri}")
+    return uri
+
+
+def conduct(uri: str, config: FoeConfig, address: str, console: Console | None = None) -> dict[str, Any]:
+    """Run the job in its directory, and return its summary; JobError when it fails."""
+    with launch.left(connect(address)) as session:
+        check_room(config, session)
+        return launch.drive_to_end(uri, config, session, console)
 
 
 def reused(config: FoeConfig, uri: str) -> Run:
@@ -127,10 +150,10 @@ def _describe_live(config: FoeConfig, live: LiveExperts) -> str:
         f"{'expert':24} {'kind':12} {'replicas':>8} {'CPU':>5} {'GPU':>5}  model",
         *(
             f"{one.name:24} {one.model.kind:12} {one.replicas:8} {one.num_cpus:5g} {one.num_gpus:5g}  "
-            f"{one.model.model if one.model.kind == 'classifier' else one.model.engine.source}"
+            f"{one.engine.source if one.engine else one.model.model}"
             for one in live.pool
         ),
-        *remote((e.name, e.model.engine, e.replicas) for e in live.pool if e.model.kind == "generator"),
+        *remote((e.name, e.engine, e.replicas) for e in live.pool if e.engine),
         *budget(config.max_cost, config.max_tokens),
         f"policies: {', '.join(config.policy_kinds(len(live.pool)))}; each task asks Ray for "
         f"{config.num_cpus:g} CPU",

@@ -11,7 +11,7 @@ ORACLES = ("any_correct", "mean_single")
 
 def result_table(summary: dict[str, Any]) -> str:
     """Methods by accuracy with what they cost, and the points of the chosen policy."""
-    console = Console(file=io.StringIO(), width=100, highlight=False)
+    console = Console(file=io.StringIO(), force_jupyter=False, width=100, highlight=False)
     items = summary["items"]
     console.print(
         f"{summary['name']}: learnt from {items['fit']:,} items, judged on {items['test']:,}, "
@@ -63,7 +63,7 @@ def _points(summary: dict[str, Any]) -> Table:
 
 def artefact_text(manifest: dict[str, Any]) -> str:
     """What an artefact is, whom it asks at which price, and what a rate buys."""
-    console = Console(file=io.StringIO(), width=100, highlight=False)
+    console = Console(file=io.StringIO(), force_jupyter=False, width=100, highlight=False)
     experts = manifest["experts"]
     console.print(
         f"{manifest['name']}: version {manifest['version']}, {manifest['kind']} policy, decides a "

@@ -1,6 +1,9 @@
 """The FuseGen job as a person runs it: check, start the coordinator, show progress, print the result."""
 
+from typing import Any
+
 import typer
+from rich.console import Console
 
 from actors.sources import local_files, read_labelled, read_texts
 from cluster.session import Session, connect
@@ -31,15 +34,26 @@ def main(
     if plan:
         typer.echo(plans.describe(config))
         return
-    inputs = check_inputs(config, path)
-    uri = launch.open_run(run or f"runs/{config.name}", config, inputs, start_over=start_over)
-    session = connect(address)
-    check_room(config, session)
-    summary = launch.drive_to_end(uri, config, session)
+    uri = prepare(config, path, run, start_over=start_over)
+    with launch.failing_by_status():
+        summary = conduct(uri, config, address)
     page = report.write(uri, None)
     typer.echo(result_table(summary))
     dataset, model = (Run(uri).below(path).uri for path in ("dataset/train.parquet", "stm"))
     typer.echo(f"\nReport    {page}\nData set  {dataset}\nModel     {model}")
+
+
+def prepare(config: FusegenConfig, path: str, run: str | None, *, start_over: bool) -> str:
+    """Check everything that the configuration names, and open the run directory; its URI."""
+    inputs = check_inputs(config, path)
+    return launch.open_run(run or f"runs/{config.name}", config, inputs, start_over=start_over)
+
+
+def conduct(uri: str, config: FusegenConfig, address: str, console: Console | None = None) -> dict[str, Any]:
+    """Run the job in its directory, and return its summary; JobError when it fails."""
+    with launch.left(connect(address)) as session:
+        check_room(config, session)
+        return launch.drive_to_end(uri, config, session, console)
 
 
 def check_inputs(config: FusegenConfig, path: str) -> dict[str, str]:

@@ -3,13 +3,15 @@
 import contextlib
 import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import typer
+from rich.console import Console
 
-from cluster.session import Session
+from cluster.session import Session, leave
 from cluster.storage import Run, file_digest, fresh
 from configs import __version__
 from configs.load import PACKAGE_ROOT
@@ -43,19 +45,37 @@ def reused(uri: str) -> Run:
     return run
 
 
-def drive_to_end(uri: str, config: Any, session: Session) -> dict[str, Any]:  # noqa: ANN401
-    """Run the job and return its summary; one line and exit status 1 when it fails."""
+@contextlib.contextmanager
+def left(session: Session) -> Iterator[Session]:
+    """The session, which is left at the end."""
+    try:
+        yield session
+    finally:
+        leave(session)
+
+
+def drive_to_end(uri: str, config: Any, session: Session, console: Console | None) -> dict[str, Any]:  # noqa: ANN401
+    """Run the job and return its summary; JobError when it fails."""
     with terminated_as_interrupted():  # only now: connecting sets a handler of Ray's own
-        try:
-            return drive(uri, config, session)
-        except JobError as error:
-            sys.stderr.write(f"jobs: {error}; start the same command again to go on from there\n")
-            raise typer.Exit(1) from None
+        return drive(uri, config, session, console)
+
+
+@contextlib.contextmanager
+def failing_by_status() -> Iterator[None]:
+    """A job that fails ends the command by one line and exit status 1."""
+    try:
+        yield
+    except JobError as error:
+        sys.stderr.write(f"jobs: {error}; start the same command again to go on from there\n")
+        raise typer.Exit(1) from None
 
 
 @contextlib.contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends the job as Ctrl-C does: at the next committed piece of work."""
+    """SIGTERM ends the job as Ctrl-C does, at the next committed piece of work; only main threads hear it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def interrupt(number: int, frame: Any) -> None:  # noqa: ANN401, ARG001
         raise KeyboardInterrupt

@@ -48,13 +48,44 @@ def main(
     config = load(path, MergeConfig, overrides)
     checkpoints, plans, table = check(config, path)
     place = run or f"runs/{config.name}"
-    found = [*doubts(checkpoints, base_of(config)), *short_of(place, sum(disk(config, plans).values()))]
+    found = _doubts(config, checkpoints, plans, place)
     if cluster:
         typer.echo(needs.describe(config, cluster))
     if plan:
         said = describe(config, checkpoints, plans, estimate(config, plans, table))
         typer.echo("\n".join([said, *(f"warning: {one}" for one in found)]))
         return
+    uri = _open(config, checkpoints, found, place, start_over=start_over, reuse=reuse)
+    with launch.failing_by_status():
+        summary = conduct(uri, config, address)
+    typer.echo(result_table(summary))
+    typer.echo(f"\nReport    {report.write(uri, None)}")
+    typer.echo(f"Model     {Run(uri).below(RESULT).uri}")
+
+
+def prepare(
+    config: MergeConfig, path: str, run: str | None, *, start_over: bool, reuse: str | None = None
+) -> str:
+    """Check everything that the configuration names, and open the run directory; its URI."""
+    checkpoints, plans, _ = check(config, path)
+    place = run or f"runs/{config.name}"
+    found = _doubts(config, checkpoints, plans, place)
+    return _open(config, checkpoints, found, place, start_over=start_over, reuse=reuse)
+
+
+def _doubts(config: MergeConfig, checkpoints: list[Checkpoint], plans: list[Plan], place: str) -> list[str]:
+    return [*doubts(checkpoints, base_of(config)), *short_of(place, sum(disk(config, plans).values()))]
+
+
+def _open(
+    config: MergeConfig,
+    checkpoints: list[Checkpoint],
+    found: list[str],
+    place: str,
+    *,
+    start_over: bool,
+    reuse: str | None,
+) -> str:
     inputs = launch.digests(f for p in _files(config) for f in local_files(Source(path=p)))
     for doubt in found:
         typer.echo(f"warning: {doubt}", err=True)
@@ -65,11 +96,13 @@ def main(
         typer.echo(
             f"{len(taken)} steps are taken over from {reuse} where nothing that they depend on has changed"
         )
-    session = connect(address)
-    summary = launch.drive_to_end(uri, config, session)
-    typer.echo(result_table(summary))
-    typer.echo(f"\nReport    {report.write(uri, None)}")
-    typer.echo(f"Model     {Run(uri).below(RESULT).uri}")
+    return uri
+
+
+def conduct(uri: str, config: MergeConfig, address: str, console: Console | None = None) -> dict[str, Any]:
+    """Run the job in its directory, and return its summary; JobError when it fails."""
+    with launch.left(connect(address)) as session:
+        return launch.drive_to_end(uri, config, session, console)
 
 
 def _files(config: MergeConfig) -> list[str]:
@@ -162,7 +195,7 @@ def inspect(place: str) -> None:
 
 def result_table(summary: dict[str, Any]) -> str:
     """Methods by accuracy, in their domains and elsewhere."""
-    console = Console(file=io.StringIO(), width=110, highlight=False)
+    console = Console(file=io.StringIO(), force_jupyter=False, width=110, highlight=False)
     names = ", ".join(model["name"] for model in summary["models"])
     console.print(f"{summary['name']}: {names}; seed {summary['seed']}, {summary['seconds']:.0f} s")
     if summary["methods"]:

@@ -1,4 +1,4 @@
-"""Progress of a run: one live table on a terminal, plain lines otherwise."""
+"""Progress of a run: one live table on a terminal, plain lines otherwise, in notebooks too."""
 
 import time
 from types import TracebackType
@@ -16,7 +16,7 @@ class Progress:
     """Shows what the coordinator says; use it as a context manager."""
 
     def __init__(self, uri: str, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or _console()
         self.uri, self.seen, self.last = uri, 0, 0.0
         self.said: dict[str, list[str]] = {}
         self.started = time.monotonic()
@@ -69,6 +69,13 @@ class Progress:
 
     def _line(self, text: str) -> None:
         self.console.print(f"[{self._elapsed()}] {text}", markup=False)
+
+
+def _console() -> Console:
+    """Standard output; a notebook's says that it is a terminal, but takes nothing back."""
+    plain = Console().is_jupyter
+    terminal = False if plain else None
+    return Console(highlight=False, soft_wrap=True, force_jupyter=False, force_terminal=terminal)
 
 
 def _asked(expert: dict[str, Any]) -> list[str]:

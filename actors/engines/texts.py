@@ -51,6 +51,18 @@ class Texts:
         chat_ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return chat_ids
 
+    def continuation(self, text: str) -> list[int]:
+        """Token ids of a text that follows a prompt. `EngineError` where it has none."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if not ids:
+            raise EngineError(f"{self._spec.model}: its tokenizer makes nothing of {text!r}")
+        return ids
+
+    def cut(self, text: str, most: int) -> str:
+        """The beginning of a text, `most` tokens of it."""
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return text if len(ids) <= most else str(self.tokenizer.decode(ids[:most]))
+
     def without_end(self, tokens: Sequence[int]) -> list[int]:
         """Tokens written, without the one that ended the text."""
         return list(tokens[:-1] if tokens and tokens[-1] in self.end_tokens else tokens)

@@ -10,6 +10,7 @@ they may. Beginnings that prompts share are read once.
 """
 
 import asyncio
+import itertools
 import math
 import weakref
 from collections.abc import Sequence
@@ -17,13 +18,16 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from jinja2 import TemplateError
+from numpy.typing import NDArray
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from actors.engines.base import Completion, DeviceLostError, EngineError, FinishReason, Hear, Request, failure
 from actors.engines.decoding import Ending
 from actors.engines.launching import arguments, start
+from actors.engines.likelihood import Continued
 from actors.engines.texts import Texts, one_line, problem, source_of
 from actors.routing.fingerprint import fingerprint
 from configs.schema.plm import Sampling, VllmEngine
@@ -40,7 +44,7 @@ class Vllm:
         self._spec = spec
         source = source_of(spec.model)
         try:
-            self._texts, self._revision = _texts(spec, source)
+            self.texts, self._revision = _texts(spec, source)
         except (OSError, ValueError, KeyError, ImportError, TemplateError) as error:
             raise EngineError(one_line(spec.model, error)) from None
         told = arguments(spec, source, num_gpus)
@@ -53,6 +57,8 @@ class Vllm:
             loop.close()
             raise
         self.close = weakref.finalize(self, _close, self.portal, self._engine, loop)
+        self._numbers = itertools.count()
+        self.limit: int = self._engine.model_config.max_model_len
         self._endings: dict[Sampling, Ending] = {}
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
@@ -61,7 +67,7 @@ class Vllm:
 
     async def write(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """As `generate`, to be run by `portal`."""
-        prompts = {prompt: self._texts.ids(prompt) for prompt in {request.prompt for request in requests}}
+        prompts = {prompt: self.texts.ids(prompt) for prompt in {request.prompt for request in requests}}
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._one(r, prompts[r.prompt], sampling)) for r in requests]
@@ -71,7 +77,32 @@ class Vllm:
 
     async def stream(self, request: Request, sampling: Sampling, hear: Hear) -> Completion:
         """As `write` for one request, and `hear` gets the text piece by piece. To be run by `portal`."""
-        return await self._one(request, self._texts.ids(request.prompt), sampling, hear)
+        return await self._one(request, self.texts.ids(request.prompt), sampling, hear)
+
+    async def likelihoods(self, texts: Sequence[Continued]) -> NDArray[np.float64]:
+        """Natural log-probabilities (n,) of continuations of prompts, NaN for those that vLLM refuses.
+
+        A prompt with its continuation is shorter than `limit`. To be run by `portal`."""
+        found = await asyncio.gather(*(self._likelihood(*one) for one in texts))
+        return np.array(found, np.float64)
+
+    async def _likelihood(self, prompt: Sequence[int], continuation: Sequence[int]) -> float:
+        from vllm import SamplingParams
+        from vllm.exceptions import VLLMClientError
+        from vllm.inputs import tokens_input
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        asked = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False, skip_clone=True)
+        whole, name = [*prompt, *continuation], f"likelihood-{next(self._numbers)}"
+        try:
+            async for output in self._engine.generate(tokens_input(whole), asked, name):
+                known = output.prompt_logprobs
+        except EngineDeadError as error:
+            raise DeviceLostError(one_line(self._spec.model, error)) from None
+        except (VLLMClientError, EngineGenerateError):
+            return math.nan
+        said = range(len(prompt), len(whole))
+        return math.fsum(known[place][whole[place]].logprob for place in said)
 
     async def _one(
         self, request: Request, prompt: list[int], sampling: Sampling, hear: Hear | None = None
@@ -80,10 +111,10 @@ class Vllm:
         from vllm.inputs import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        why = problem([prompt], sampling, self._engine.model_config.max_model_len)
+        why = problem([prompt], sampling, self.limit)
         if why:
             return failure(why)
-        ends, heard = self._texts.end_tokens, 0
+        ends, heard = self.texts.end_tokens, 0
         asked = parameters(sampling, request.seed, ends, streamed=hear is not None)
         try:
             async for output in self._engine.generate(tokens_input(prompt), asked, request.id):
@@ -112,7 +143,7 @@ class Vllm:
         logprob = math.fsum(logprobs[:count]) / count
         if not math.isfinite(logprob):
             return failure("the model's probabilities are not numbers")
-        return Completion(self._texts.text(tokens[:count]), finish, prompt_tokens, count, logprob)
+        return Completion(self.texts.text(tokens[:count]), finish, prompt_tokens, count, logprob)
 
     def _ended(self, tokens: list[int], finish: FinishReason, sampling: Sampling) -> tuple[int, FinishReason]:
         """How many tokens the text has, and why it ends there.
@@ -122,7 +153,7 @@ class Vllm:
         if not (sampling.min_new_tokens and sampling.stop):
             return len(tokens), finish
         if sampling not in self._endings:
-            self._endings[sampling] = Ending(self._texts.tokenizer, sampling, self._texts.end_tokens)
+            self._endings[sampling] = Ending(self.texts.tokenizer, sampling, self.texts.end_tokens)
         for count in range(sampling.min_new_tokens, len(tokens)):
             if self._endings[sampling].reached(tokens[:count]):
                 return count, "stop"
@@ -144,7 +175,7 @@ class Vllm:
             "fingerprint": fingerprint(self._spec.model) or "",
             "dtype": str(self._engine.model_config.dtype).removeprefix("torch."),
             "device": current_platform.device_type,
-            "chat": "yes" if self._texts.chat else "no",
+            "chat": "yes" if self.texts.chat else "no",
         }
 
 

@@ -22,8 +22,8 @@ class Answer:
     """What an expert returned for one text."""
 
     vector: NDArray[np.float64] | None = None
-    """Classifiers: probabilities (C,) of the task's labels, in their order. Generators: pooled states (d,),
-    None where the model gives none."""
+    """Classifiers, prompted ones too: probabilities (C,) of the task's labels, in their order. Generators:
+    pooled states (d,), None where the model gives none."""
     text: str | None = None
     """What a generator wrote."""
     prompt_tokens: int = 0
@@ -65,6 +65,10 @@ def load_expert(spec: ExpertSpec, labels: Sequence[str], seed: int) -> Answerer:
     `seed` is the run's; generators draw from it where they sample.
     """
     model = spec.model
+    if model.kind == "prompted":
+        from actors.experts.prompted import load_prompted
+
+        return load_prompted(model, spec.num_gpus, labels)
     if model.kind == "generator":
         if isinstance(model.engine, OpenaiEngine):
             from actors.engines.openai import Openai

@@ -91,30 +91,39 @@ def publish(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # 
     source = run.below(f"steps/{params['pool']}")
     vectors = source.read_json("manifest.json").get("vectors", {})
     about = {
+        **described(pool, params, kind),
+        "calibration": judged["calibration"],
+        "distances": rehearsing.joined(run, params["rehearsals"][judged["policy"]])[1],
+        "contexts": len(policy.stored_.blocks) - len(pool.blocks),
+        "rate": judged["methods"][judged["policy"]]["lambda"],
+        "served": [params["served"][name] for name in pool.about.experts if name in params["served"]],
+    }
+    for expert in about["experts"]:
+        expert["vector"] = vectors.get(expert["name"])
+    made = load(source.read_bytes(PROJECTIONS)) if source.exists(PROJECTIONS) else {}
+    kept = {name: array for name, array in made.items() if _owner(name) in (*pool.about.experts, INPUTS)}
+    artefact = Artefact(policy, about, pool.items.take(rows), _projections(kept))
+    version = write(artefact, run.below("artefact"))
+    return {"version": version, "kind": kind}
+
+
+def described(pool: Pool, params: Mapping[str, Any], kind: fusers.Kind) -> dict[str, Any]:
+    """What a manifest says of a pool and a kind of policy. `params`: name, features, policy, neighbours,
+    sample, seed."""
+    prices = pool.expected_prices.tolist()
+    return {
         "name": params["name"],
         "kind": kind,
         "answer": pool.about.answer,
         "classes": list(pool.about.classes),
         "unit": pool.about.unit,
         "settings": {name: params[name] for name in ("policy", "neighbours", "sample", "seed")},
-        "calibration": judged["calibration"],
-        "distances": rehearsing.joined(run, params["rehearsals"][judged["policy"]])[1],
-        "contexts": len(policy.stored_.blocks) - len(pool.blocks),
-        "rate": judged["methods"][judged["policy"]]["lambda"],
         "features": params["features"],
-        "served": [params["served"][name] for name in pool.about.experts if name in params["served"]],
         "experts": [
-            {"name": name, "price": price, "width": block.shape[1], "vector": vectors.get(name)}
-            for name, price, block in zip(
-                pool.about.experts, pool.expected_prices.tolist(), pool.blocks, strict=True
-            )
+            {"name": name, "price": price, "width": block.shape[1], "vector": None}
+            for name, price, block in zip(pool.about.experts, prices, pool.blocks, strict=True)
         ],
     }
-    made = load(source.read_bytes(PROJECTIONS)) if source.exists(PROJECTIONS) else {}
-    kept = {name: array for name, array in made.items() if _owner(name) in (*pool.about.experts, INPUTS)}
-    artefact = Artefact(policy, about, pool.items.take(rows), _projections(kept))
-    version = write(artefact, run.below("artefact"))
-    return {"version": version, "kind": kind}
 
 
 def write(artefact: Artefact, files: Storage) -> str:

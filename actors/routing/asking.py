@@ -58,6 +58,8 @@ class Asked:
         if model.kind == "classifier":
             return self.cost(len(texts), prompts, 0)
         prompts += len(texts) * len(model.prompt.encode())
+        if model.kind == "prompted":
+            return self.cost(len(texts), prompts, 0)
         return self.cost(len(texts), prompts, len(texts) * model.sampling.max_new_tokens)
 
 
@@ -200,7 +202,7 @@ def stored_cost(asked: Asked) -> Spent:
 
 
 def _record(spec: ExpertSpec, items: Sequence[str], answers: Sequence[Answer], seconds: float) -> pa.Table:
-    exact = pa.float64() if spec.model.kind == "classifier" else pa.float32()
+    exact = pa.float64() if spec.gives_probabilities else pa.float32()
     schema = pa.schema(
         [
             ("item", pa.string()),

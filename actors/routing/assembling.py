@@ -103,7 +103,7 @@ def gists(spec: ExpertSpec, answers: Sequence[Answer], classes: Sequence[str]) -
 
 def label_rows(spec: ExpertSpec, answers: Sequence[Answer], classes: Sequence[str]) -> Floats:
     """Probabilities (n, C) of labels; equal ones where an answer names no label, 0 where there is none."""
-    if spec.model.kind == "classifier":
+    if spec.gives_probabilities:
         rows = [np.zeros(len(classes)) if a.vector is None else a.vector for a in answers]
         return np.stack(rows).astype(float)
     none = np.full(len(classes), 1 / len(classes))
@@ -135,7 +135,7 @@ class Given:
     def kind_of_vector(self) -> str:
         """How its answers became vectors: `labels`, the pooling of its states, or `encoder`."""
         model = self.spec.model
-        if model.kind == "classifier":
+        if model.kind != "generator":
             return "labels"
         return "encoder" if self.lacks_vectors else model.pooling
 
@@ -231,7 +231,7 @@ class Gathered:
         return np.split(found if self.features.responses else np.full_like(found, -1), found.shape[1], axis=1)
 
     def _block(self, expert: Given, made: dict[str, Projection]) -> Floats:
-        if self.params["answer"] == "label" or expert.spec.model.kind == "classifier":
+        if self.params["answer"] == "label" or expert.spec.gives_probabilities:
             return expert.labels(self.params["classes"])[self.answered]
         if not self.features.responses:
             return np.empty((int(self.answered.sum()), 0))

@@ -92,10 +92,10 @@ def _content(sources: Sequence[Source]) -> list[str]:
 
 def _files(expert: ExpertSpec) -> str | None:
     """Digest of the files of a model; None where there are none here."""
-    model = expert.model
-    if model.kind == "classifier":
-        return fingerprint(model.model)
-    return None if isinstance(model.engine, OpenaiEngine) else fingerprint(model.engine.model)
+    if expert.model.kind == "classifier":
+        return fingerprint(expert.model.model)
+    engine = expert.model.engine
+    return None if isinstance(engine, OpenaiEngine) else fingerprint(engine.model)
 
 
 def _trained_on(config: FoeConfig, live: LiveExperts, items: Done, steps: Steps) -> list[str]:

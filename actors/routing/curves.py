@@ -1,5 +1,6 @@
 """Curves: what a method was worth and cost, item by item, at each of its settings."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,13 @@ class Curve:
     def single(cls, worth: Floats, cost: Floats, experts: NDArray[Any], answers: NDArray[Any]) -> "Curve":
         """A method with one setting; arrays (m,)."""
         return cls(np.zeros(1), worth[None], cost[None], experts[None], answers[None])
+
+    @classmethod
+    def joined(cls, curves: "Sequence[Curve]") -> "Curve":
+        """One curve over the items of several, at the same settings."""
+        names = ("worth", "cost", "experts", "answers")
+        parts = (np.concatenate([getattr(curve, name) for curve in curves], axis=1) for name in names)
+        return cls(curves[0].rates, *parts)
 
     def points(self) -> list[dict[str, float]]:
         """Means over the items, by rate: lambda, accuracy, cost, experts."""

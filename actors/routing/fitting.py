@@ -4,7 +4,7 @@ Each is a Ray task with committed results. Policies store at most `max_stored` o
 from; fusers of all outputs learn from all of them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -15,7 +15,9 @@ from safetensors.numpy import load, save
 from actors.routing.curves import Curve
 from actors.routing.pool import Pool
 from cluster.storage import Run, Step, Storage
+from configs.schema.base import identity
 from configs.schema.foe import Policy
+from configs.schema.foe import rates as default_rates
 from fusion.routing import baselines, fusers
 from fusion.routing.frugal import Walks
 from fusion.routing.losses import KnnLosses
@@ -58,9 +60,14 @@ def neighbours(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]: 
     """The number of neighbours that does best on stored items left out. `params`: pool, max_stored, seed."""
     pool = read_pool(run, params["pool"])
     rows = stored_rows(pool, params["max_stored"], params["seed"])
+    return best_neighbours(pool, rows, params["seed"])
+
+
+def best_neighbours(pool: Pool, rows: Rows, seed: int) -> dict[str, Any]:
+    """The number of neighbours that does best on rows of a pool, each left out in turn, and the errors."""
     blocks = pool.seen(numbers=True)
     stored = Stored(tuple(block[rows] for block in blocks), pool.values[rows], _chooses(pool))
-    tried = np.sort(np.random.default_rng(params["seed"]).permutation(len(rows))[:TUNED_ON])
+    tried = np.sort(np.random.default_rng(seed).permutation(len(rows))[:TUNED_ON])
     everyone = tuple(range(len(stored.blocks)))
     found = {}
     for count in CANDIDATES:
@@ -69,6 +76,19 @@ def neighbours(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]: 
             found[count] = float(_missed(stored, table, tried).mean())
     best = min(found, key=lambda count: (found[count], count)) if found else CANDIDATES[0]
     return {"neighbours": best, "errors": {str(count): round(error, 6) for count, error in found.items()}}
+
+
+def settled(policy: Policy, best: Callable[[], int], largest_price: float) -> dict[str, Any]:
+    """What `fitted` and walks are told: policy, neighbours, sample and rates, where `auto` and defaults have
+    become numbers; `best` finds the number of neighbours, if it is wanted."""
+    count = policy.neighbours
+    if policy.compat == "reference":
+        count = 9 if count == "auto" else count
+    if count == "auto":
+        count = best()
+    sample = max(30, 2 * count) if policy.sample == "auto" else policy.sample
+    chosen = list(policy.rates or default_rates(largest_price))
+    return {"policy": identity(policy), "neighbours": count, "sample": sample, "rates": chosen}
 
 
 def _missed(stored: Stored, table: np.ndarray, rows: Rows) -> np.ndarray:

@@ -19,7 +19,7 @@ from cluster.session import Session
 from cluster.storage import Run
 from configs.schema.base import identity
 from configs.schema.expert import ExpertSpec, LiveExperts
-from configs.schema.foe import FoeConfig, Fuser, rates
+from configs.schema.foe import FoeConfig, Fuser
 from configs.schema.plm import OpenaiEngine, VllmEngine
 
 FITTING = "actors.routing.fitting"
@@ -65,7 +65,7 @@ class FoeJob:
         self.board.enter("done")
         return summary
 
-    def fuse(self, key: str) -> "Fused":
+    def fuse(self, key: str) -> Fused:
         """Train, rehearse and judge every method on the pool of a step."""
         pool = fitting.read_pool(self.run_store, key)
         self.known |= self._about(pool)
@@ -97,7 +97,7 @@ class FoeJob:
         judgement = self.steps.one(Call("judge", "actors.routing.judging:judge", judged))
         return Fused(params, judgement, keys, practice, {kind: done[kind] for kind in kinds})
 
-    def publish(self, fused: "Fused", served: dict[str, Any], **changes: Any) -> Done:  # noqa: ANN401
+    def publish(self, fused: Fused, served: dict[str, Any], **changes: Any) -> Done:  # noqa: ANN401
         """Write the artefact of the policy that is the result; `served`: how its experts are started."""
         publish = {**fused.params, "judgement": fused.judgement.key, "methods": fused.methods}
         publish |= {"rehearsals": fused.rehearsals, "name": self.config.name, "parts": fused.parts}
@@ -131,19 +131,15 @@ class FoeJob:
 
     def _params(self, pool: Pool, key: str) -> dict[str, Any]:
         """What all further steps depend on."""
-        config, policy = self.config, self.config.policy
+        config = self.config
         shared = {"pool": key, "max_stored": config.split.max_stored, "seed": config.seed}
-        count = policy.neighbours
-        if policy.compat == "reference":
-            count = 9 if count == "auto" else count
-        if count == "auto":
-            count = int(
-                self.steps.one(self._call("neighbours", f"{FITTING}:neighbours", shared)).facts["neighbours"]
-            )
-        sample = max(30, 2 * count) if policy.sample == "auto" else policy.sample
-        chosen = list(policy.rates or rates(float(pool.expected_prices.max())))
-        settings = {"policy": identity(policy), "neighbours": count, "sample": sample, "rates": chosen}
-        return {**shared, **settings, "experts": self._shortlist(pool, key, chosen)}
+
+        def best() -> int:
+            call = self._call("neighbours", f"{FITTING}:neighbours", shared)
+            return int(self.steps.one(call).facts["neighbours"])
+
+        settings = fitting.settled(config.policy, best, float(pool.expected_prices.max()))
+        return {**shared, **settings, "experts": self._shortlist(pool, key, settings["rates"])}
 
     def _shortlist(self, pool: Pool, key: str, chosen: list[float]) -> list[int] | None:
         """The experts that policies know; None for all."""
@@ -209,7 +205,7 @@ class FoeJob:
             price = self.config.prices[expert.name]
             fixed |= {"price_per_call": price, "price_per_million_tokens": None}
         known: dict[str, Any] = identity(expert.model_copy(update=fixed))
-        engine = expert.model.engine if expert.model.kind == "generator" else None
+        engine = expert.engine
         if isinstance(engine, OpenaiEngine | VllmEngine):  # where its key is, say, is no identity
             known["model"]["engine"] = engine.model_dump(mode="json")
         if isinstance(engine, VllmEngine):  # which takes its share of them

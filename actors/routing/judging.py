@@ -33,9 +33,8 @@ def judge(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     curves = {name: Curve.read(run.below(f"steps/{key}")) for name, key in keys.items()}
     rehearsals = {name: joined(run, of)[0] for name, of in params["rehearsals"].items()}
     largest = float(pool.prices[pool.rows("test")].sum(axis=1).mean())
-    rehearsed = {name: aiq(_points(curve), largest) for name, curve in rehearsals.items()}
-    chosen = max(rehearsed, key=lambda name: (rehearsed[name], name))
-    best = {name: _best(rehearsals.get(name, curve)) for name, curve in curves.items()}
+    chosen = choose(rehearsals, largest)
+    best = {name: best_setting(rehearsals.get(name, curve)) for name, curve in curves.items()}
     single = curves["best_single"]
     methods = {
         name: _method(curve, best[name], single, largest, seed, curved=name in CURVES or name in rehearsals)
@@ -80,7 +79,12 @@ def _points(curve: Curve) -> list[Point]:
     return [Point(float(c.mean()), float(w.mean())) for c, w in zip(curve.cost, curve.worth, strict=True)]
 
 
-def _best(curve: Curve) -> int:
+def choose(rehearsals: dict[str, Curve], largest: float) -> str:
+    """The policy whose rehearsals are worth most for their price; `largest` is that of asking everyone."""
+    return max(rehearsals, key=lambda name: (aiq(_points(rehearsals[name]), largest), name))
+
+
+def best_setting(curve: Curve) -> int:
     """The most accurate setting, the cheapest of equals."""
     return int(max(range(len(curve.rates)), key=lambda i: (curve.worth[i].mean(), -curve.cost[i].mean())))
 

@@ -13,6 +13,7 @@ from safetensors.numpy import load, save
 
 from actors.routing import fitting
 from actors.routing.curves import Curve
+from actors.routing.pool import Pool
 from cluster.storage import Run, Step
 from fusion.routing.frugal import Walks
 
@@ -39,14 +40,21 @@ def held_out(stored: int, fold: int, seed: int) -> np.ndarray:
 
 def rehearse(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     """Walk over a fold at every rate. `params` as of `fitting.policy_of`, and kind, rates, fold."""
-    pool, kind, rates = fitting.policy_pool(run, params), params["kind"], params["rates"]
+    pool = fitting.policy_pool(run, params)
     rows = fitting.stored_rows(pool, params["max_stored"], params["seed"])
+    curve, ended = walked(pool, rows, params)
+    step.files.write_bytes("ends.safetensors", save(ended))
+    return curve.write(step.files)
+
+
+def walked(pool: Pool, rows: fitting.Rows, params: dict[str, Any]) -> tuple[Curve, Ends]:
+    """What walks over a fold of stored rows cost and were worth, and where they ended. `params` as of
+    `rehearse`."""
+    kind, rates = params["kind"], params["rates"]
     out = held_out(len(rows), params["fold"], params["seed"])
     policy = fitting.fitted(pool, np.delete(rows, out), params, kind)
     walks = policy.sweep(fitting.inputs(pool, kind, rows[out]), rates)
-    facts = fitting.curve_of(policy, walks, pool, rows[out], rates).write(step.files)
-    step.files.write_bytes("ends.safetensors", save(ends(walks)))
-    return facts
+    return fitting.curve_of(policy, walks, pool, rows[out], rates), ends(walks)
 
 
 def ends(walks: Sequence[Walks]) -> Ends:
@@ -75,12 +83,5 @@ def distances(parts: Sequence[Ends]) -> dict[str, list[float]]:
 def joined(run: Run, keys: Sequence[str]) -> tuple[Curve, dict[str, list[float]]]:
     """The curve over the items of all rehearsed folds, and the usual distances."""
     files = [run.below(f"steps/{key}") for key in keys]
-    curves = [Curve.read(of) for of in files]
-    curve = Curve(
-        curves[0].rates,
-        *(
-            np.concatenate([getattr(c, name) for c in curves], axis=1)
-            for name in ("worth", "cost", "experts", "answers")
-        ),
-    )
+    curve = Curve.joined([Curve.read(of) for of in files])
     return curve, distances([load(of.read_bytes("ends.safetensors")) for of in files])

@@ -15,6 +15,7 @@ from configs.schema.plm import (
     Sampling,
     TransformersEngine,
     VllmEngine,
+    check_drawn,
     check_no_gpu,
     check_remote,
     check_vllm,
@@ -107,12 +108,43 @@ class GeneratorModel(Strict):
         return self
 
 
+ScoringEngine = Annotated[
+    TransformersEngine | VllmEngine, Field(discriminator="kind"), BeforeValidator(_with_kind)
+]
+
+
+class PromptedModel(Strict):
+    """A language model as a classifier: the probabilities that it gives the labels as answers to a prompt."""
+
+    kind: Literal["prompted"] = "prompted"
+    engine: ScoringEngine
+    """What runs it."""
+    prompt: str
+    """What it is asked; `{text}` stands for the item's text."""
+    label_texts: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
+    """What the model would say for a label, where that is not its name after a space."""
+    neutral: str | None = None
+    """A text that says nothing, like N/A: labels count by how much likelier than after it they are."""
+    temperature: PositiveFloat = 1.0
+    """Divisor of the log-probabilities; above 1 makes the model less sure."""
+    max_length: PositiveInt = 256
+    """Tokens of a text that are read; the rest is cut."""
+    batch_size: PositiveInt = 16
+    """Prompts per forward pass; vLLM decides by itself."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if "{text}" not in self.prompt:
+            raise ValueError("prompt: {text} is missing, it stands for the item's text")
+        return self
+
+
 class ExpertSpec(Strict):
     """One expert: a model, what a call costs, and what it may use."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """What reports call it."""
-    model: Annotated[ClassifierModel | GeneratorModel, Field(discriminator="kind")]
+    model: Annotated[ClassifierModel | PromptedModel | GeneratorModel, Field(discriminator="kind")]
     """The model."""
     price_per_call: NonNegativeFloat | None = None
     """What one call costs."""
@@ -141,23 +173,32 @@ class ExpertSpec(Strict):
     @property
     def judges_labels(self) -> bool:
         """Whether its answers are labels of the task."""
-        return self.model.kind == "classifier" or self.model.judge == "label"
+        return self.model.kind != "generator" or self.model.judge == "label"
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether it gives every label of the task a probability."""
+        return self.model.kind != "generator"
+
+    @property
+    def engine(self) -> AnswerEngine | None:
+        """What runs its language model; None of other classifiers."""
+        return None if self.model.kind == "classifier" else self.model.engine
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.model.kind == "classifier":
-            return self
-        if isinstance(self.model.engine, OpenaiEngine):
+        if isinstance(self.engine, OpenaiEngine):
             check_no_gpu(self.num_gpus)
-        if isinstance(self.model.engine, VllmEngine):
-            check_vllm(self.model.engine, self.model.sampling, self.num_gpus)
+        if isinstance(self.engine, VllmEngine):
+            check_vllm(self.engine, self.num_gpus)
+            if self.model.kind == "generator":
+                check_drawn(self.model.sampling)
         return self
 
     @property
     def blocks(self) -> int:
         """Blocks that a replica works on at a time."""
-        engine = None if self.model.kind == "classifier" else self.model.engine
-        return engine.blocks if isinstance(engine, VllmEngine) else 1
+        return self.engine.blocks if isinstance(self.engine, VllmEngine) else 1
 
 
 class LiveExperts(Strict):
@@ -197,7 +238,7 @@ class LiveExperts(Strict):
                     f"pool: expert {expert.name}: label_names: {', '.join(wrong)} is no label of the task; "
                     f"allowed: {', '.join(self.labels)}"
                 )
-        elif model.judge != "label" and self.items.reference is None:
+        elif model.kind == "generator" and model.judge != "label" and self.items.reference is None:
             raise ValueError(
                 f"pool: expert {expert.name}: judge `{model.judge}` needs items.reference, the column of the "
                 "right answers"

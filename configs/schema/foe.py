@@ -91,7 +91,8 @@ class Policy(Strict):
     loss: Literal["zero_one", "soft"] = "soft"
     """Loss of a label: right or wrong, or the share of the votes for others."""
     start: Literal["rollout", "mean_loss"] = "rollout"
-    """How the first expert is chosen: by walking over stored items from each, or by eq. 4.3."""
+    """How the first expert is chosen: by walking over stored items from each of the six that are best
+    by eq. 4.3, or by that equation alone."""
     compat: Literal["reference"] | None = None
     """`reference` decides as the authors' code does, its faults included."""
     shortlist: PositiveInt | None = 8

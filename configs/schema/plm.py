@@ -258,18 +258,22 @@ def check_no_gpu(num_gpus: float) -> None:
         raise ValueError("num_gpus: the model runs behind a URL, and needs none here; leave it out")
 
 
-def check_vllm(engine: VllmEngine, sampling: Sampling, num_gpus: float) -> None:
-    """ValueError for what vLLM cannot do, and for GPUs that it would miss."""
-    low, high = TEMPERATURES
-    if not low <= sampling.temperature <= high:
-        raise ValueError(f"sampling.temperature: {low:g} to {high:g} for vLLM, got {sampling.temperature:g}")
-    if sampling.self_debias:
-        raise ValueError("sampling.self_debias: vLLM knows none; leave it out, or use kind: transformers")
+def check_vllm(engine: VllmEngine, num_gpus: float) -> None:
+    """ValueError for GPUs that vLLM would miss."""
     if engine.tensor_parallel > max(1, num_gpus):
         raise ValueError(
             f"engine.tensor_parallel: {engine.tensor_parallel} GPUs share the model, but num_gpus is "
             f"{num_gpus:g}"
         )
+
+
+def check_drawn(sampling: Sampling) -> None:
+    """ValueError for ways to draw texts that vLLM does not know."""
+    low, high = TEMPERATURES
+    if not low <= sampling.temperature <= high:
+        raise ValueError(f"sampling.temperature: {low:g} to {high:g} for vLLM, got {sampling.temperature:g}")
+    if sampling.self_debias:
+        raise ValueError("sampling.self_debias: vLLM knows none; leave it out, or use kind: transformers")
 
 
 class Price(Strict):
@@ -313,7 +317,8 @@ class PlmSpec(Strict):
             check_remote(self.sampling)
             check_no_gpu(self.num_gpus)
         if isinstance(self.engine, VllmEngine):
-            check_vllm(self.engine, self.sampling, self.num_gpus)
+            check_vllm(self.engine, self.num_gpus)
+            check_drawn(self.sampling)
         return self
 
     @property

@@ -5,6 +5,7 @@ Experts give probability vectors; `outputs` is (K, n, C), `correct` (K, n) says 
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
+from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,11 +70,10 @@ def selection_accuracy(chosen: Ints, competent: Bools) -> float:
 
 def random_subsets(experts: int, size: int, draws: int, seed: int) -> Iterator[tuple[int, ...]]:
     """Different subsets of a size, all of them when there are no more than `draws`."""
-    every = list(combinations(range(experts), size)) if experts <= 12 else []
-    rng = np.random.default_rng(seed)
-    if every and len(every) <= draws:
-        yield from every
+    if comb(experts, size) <= draws:
+        yield from combinations(range(experts), size)
         return
+    rng = np.random.default_rng(seed)
     seen: set[tuple[int, ...]] = set()
     while len(seen) < draws:
         subset = tuple(sorted(int(e) for e in rng.permutation(experts)[:size]))

@@ -64,6 +64,11 @@ class Walks:
         """How many experts each request asked (m,)."""
         return np.asarray((self.order >= 0).sum(axis=1))
 
+    @classmethod
+    def joined(cls, walks: "Sequence[Walks]") -> "Walks":
+        """Those of several chunks of requests, one after another."""
+        return cls(**{f.name: np.concatenate([getattr(w, f.name) for w in walks]) for f in fields(cls)})
+
 
 class Walk:
     """Asks about every request of a chunk until it does not pay any more, for each of some plans, which

@@ -173,12 +173,18 @@ class KnnLosses:
 
     def _alike(self, subset: Subset) -> Ints:
         """For each stored item the first (n,) that has the same outputs, if those are often the same."""
+        if self.ties == "lowest" or any(self.stored.kinds[expert] is None for expert in subset):
+            return self._itself
+        if not subset:
+            return np.zeros_like(self._itself)
         if subset not in self._first:
-            kinds = [kind for expert in subset if (kind := self.stored.kinds[expert]) is not None]
-            if self.ties == "lowest" or len(kinds) < len(subset):
-                return self._itself
-            _, first, place = np.unique(np.stack(kinds), axis=1, return_index=True, return_inverse=True)
-            self._first[subset] = first[place.ravel()]
+            fewer, kinds = self._alike(subset[:-1]), self.stored.kinds[subset[-1]]
+            if kinds is not None and fewer is not self._itself:
+                _, first, place = np.unique(
+                    fewer * len(self.stored) + kinds, return_index=True, return_inverse=True
+                )
+                fewer = self._itself if len(first) == len(place) else first[place]
+            self._first[subset] = fewer
         return self._first[subset]
 
     def _between(self, rows: Ints) -> Callable[[int], Rough]:

@@ -7,7 +7,7 @@ first expert by mean loss, and a tie goes on.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -37,8 +37,11 @@ CHUNK = 1 << 25
 """Numbers that a walk over many requests holds at a time: 128 MB of distances in float32."""
 SPREAD = 4
 """Different ways that a request takes at different rates, at most, as a guess."""
-ROLLOUT = 1000
-"""Stored items that a rollout walks over to compare first experts."""
+ROLLOUT, FEWEST, MOST = 6000, 250, 1000
+"""Stored items, times experts, that a rollout walks over to compare first experts, and how many at least and
+at most: the more experts, the more a step of a walk costs."""
+FIRSTS = 6
+"""First experts that a rollout compares at each rate: the best by their mean losses (eq. 4.3)."""
 
 
 class _Frugal(BaseEstimator):
@@ -48,9 +51,9 @@ class _Frugal(BaseEstimator):
     loss that one unit of price must save; `fuser` an estimator, fitted anew for every subset that is asked
     and told the widths of its columns where it has a parameter `blocks` (None: nearest neighbours,
     `n_neighbors` of them); `m_neighbors` of the estimate; `loss` zero_one or soft;
-    `leave_one_out`; `ties` inclusive or lowest; `start` rollout (walk over stored items from each expert and
-    take the best) or mean_loss (eq. 4.3); `min_experts`, `max_experts`, `lookahead`, `budget`. Where fewer
-    items than neighbours are stored, all are neighbours.
+    `leave_one_out`; `ties` inclusive or lowest; `start` rollout (walk over stored items from each of the
+    experts that are best alone, and take the best) or mean_loss (eq. 4.3); `min_experts`, `max_experts`,
+    `lookahead`, `budget`. Where fewer items than neighbours are stored, all are neighbours.
     """
 
     def __init__(
@@ -233,7 +236,7 @@ class _Frugal(BaseEstimator):
             rows = np.arange(start, min(len(prices), start + size))
             walk = self._walk(plans, prices[rows], allowed[rows], None if exclude is None else exclude[rows])
             parts.append(walk.run(_reader(outputs, rows)))
-        return [_joined(walks) for walks in zip(*parts, strict=True)]
+        return [Walks.joined(walks) for walks in zip(*parts, strict=True)]
 
     def _walk(
         self, plans: Sequence[Plan], prices: Floats, allowed: NDArray[np.bool_], exclude: Ints | None
@@ -261,22 +264,26 @@ class _Frugal(BaseEstimator):
             return [np.arange(k)[::-1].astype(float) for _ in rates]
         if self._used()["start"] == "mean_loss" or k == 1:
             return self._mean_losses(rates)
-        items = np.sort(np.random.default_rng(self.random_state).permutation(len(self.stored_))[:ROLLOUT])
+        size = int(np.clip(ROLLOUT // k, FEWEST, MOST))
+        items = np.sort(np.random.default_rng(self.random_state).permutation(len(self.stored_))[:size])
+        alone = self._mean_losses(rates)
+        tried = [np.argsort(losses, kind="stable")[:FIRSTS].tolist() for losses in alone]
         orders = [[first, *(e for e in range(k) if e != first)] for first in range(k)]
-        walks = iter(
-            self._rehearsed(items, [(self._rules(rate, None), order) for rate in rates for order in orders])
-        )
+        plans = [
+            (self._rules(rate, None), orders[e]) for rate, few in zip(rates, tried, strict=True) for e in few
+        ]
+        walks = iter(self._rehearsed(items, plans))
         values = self.stored_.values[items]
         best = values.max(axis=1)
-        return [
-            np.array(
-                [
-                    (best - values[np.arange(len(items)), walk.answers] + rate * walk.spent).mean()
-                    for walk in (next(walks) for _ in orders)
-                ]
-            )
-            for rate in rates
-        ]
+        found = []
+        for rate, few, losses in zip(rates, tried, alone, strict=True):
+            most = float(np.ptp(values)) + rate * float(self.prices_.sum())
+            found.append(losses + most)  # those that are not tried come last
+            for expert in few:
+                walk = next(walks)
+                lost = best - values[np.arange(len(items)), walk.answers] + rate * walk.spent
+                found[-1][expert] = lost.mean()
+        return found
 
     def _mean_losses(self, rates: Sequence[float]) -> list[Floats]:
         """What asking each expert alone loses (K,), its price included, at each rate (eq. 4.3)."""
@@ -387,9 +394,3 @@ class FrugalRouter(_Frugal):
 def _reader(outputs: Sequence[Floats], rows: Ints) -> Callable[[int, Ints], Floats]:
     """Answers of experts that are known already, to a chunk of requests."""
     return lambda expert, at: outputs[expert][rows[at]]
-
-
-def _joined(walks: Sequence[Walks]) -> Walks:
-    return replace(
-        walks[0], **{f.name: np.concatenate([getattr(w, f.name) for w in walks]) for f in fields(Walks)}
-    )

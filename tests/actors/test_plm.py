@@ -15,6 +15,7 @@ from actors.dispatch import AskPlm
 from actors.engines.base import Completion, DeviceLostError, EngineError, Request
 from actors.failover import ExpertError
 from actors.plm import Generated, Plm, generate_block, start_plm, wait_ready
+from actors.replicas import parts
 from configs.schema.plm import PlmSpec, RecordedEngine, Sampling, VllmEngine
 
 LABELS = ("good", "bad")
@@ -53,6 +54,12 @@ def scripted(folder: Path) -> Callable:
                 raise EngineError("m at http://x: the key is refused")
             if prompt.startswith("slow"):
                 time.sleep(1)
+            if prompt.startswith("beside"):
+                while not (folder / "crash").exists():
+                    time.sleep(0.01)
+                time.sleep(0.5)
+                with (folder / f"{prompt}.ended").open("a") as log:
+                    log.write(f"{os.getpid()}\n")
             if prompt.startswith("meet"):
                 while len(list(folder.glob("meet*"))) < 3:
                     time.sleep(0.01)
@@ -133,6 +140,23 @@ def test_killed_process_gives_the_same_answer_as_an_undisturbed_one(writer):
 
 @pytest.mark.faults
 @pytest.mark.ray
+def test_parts_of_a_killed_block_give_the_answer_of_an_undisturbed_one(writer):
+    async def run() -> None:
+        pid = (await wait_ready(writer.handle, spec()))["pid"]
+        whole = block("one", "slow", "two")
+        pending = asyncio.ensure_future(generate_block(writer.handle, whole, spec()))
+        await until(lambda: bool(starts(writer.folder, "slow")))
+        os.kill(pid, signal.SIGKILL)
+        assert (await pending).fatal
+        answers = [await generate_block(writer.handle, part, spec()) for part in parts(whole)]
+        assert [text for answer in answers for text in texts(answer)] == ["ONE", "SLOW", "TWO"]
+        assert len(starts(writer.folder, "slow")) == 2
+
+    asyncio.run(run())
+
+
+@pytest.mark.faults
+@pytest.mark.ray
 def test_poisonous_block_ends_as_errors_and_its_neighbours_succeed(writer):
     async def run() -> None:
         blocks = [block("a"), block("b", "crash", "c"), block("d"), block("e", "lost"), block("f")]
@@ -189,14 +213,17 @@ def test_blocks_are_in_work_together_where_the_engine_wants_it(batching):
 def test_blocks_in_work_beside_a_poisonous_one_succeed(batching):
     async def run() -> None:
         await wait_ready(batching.handle, overlapping())
-        beside = [block(f"slow{number}") for number in range(3)]
+        names = [f"beside{number}" for number in range(3)]
+        beside = [block(name) for name in names]
         pending = [asyncio.ensure_future(generate_block(batching.handle, b, overlapping())) for b in beside]
-        await until(lambda: all(starts(batching.folder, f"slow{number}") for number in range(3)))
+        await until(lambda: all(starts(batching.folder, name) for name in names))
         poisonous = await generate_block(batching.handle, block("crash"), overlapping())
-        assert [texts(await g) for g in pending] == [["SLOW0"], ["SLOW1"], ["SLOW2"]]
+        assert [texts(await g) for g in pending] == [["BESIDE0"], ["BESIDE1"], ["BESIDE2"]]
         assert errors(poisonous) == ["gave up: the process died 3 times on this block"]
         assert len(starts(batching.folder, "crash")) == 3
-        assert all(2 <= len(starts(batching.folder, f"slow{number}")) <= 3 for number in range(3))
+        # They were at work when the process died for the first time, and never again.
+        cut_off = [starts(batching.folder, n)[:1] + starts(batching.folder, f"{n}.ended") for n in names]
+        assert [starts(batching.folder, name) for name in names] == cut_off
 
     asyncio.run(run())
 

@@ -8,7 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors.sources import local_files, read_labelled, read_texts
+from configs.load import load
 from configs.schema.base import ConfigError
+from configs.schema.fusegen import FusegenConfig
 from configs.schema.task import Source
 
 ROWS = [
@@ -17,6 +19,7 @@ ROWS = [
     {"text": "Good.", "label_name": "positive"},
 ]
 LABELS = ("positive", "negative")
+PAPER = ("imdb", "sst2", "yelp", "qnli", "mnli_matched", "mnli_mismatched", "agnews", "markednews")
 
 
 def lines(rows):
@@ -150,3 +153,24 @@ def test_a_source_is_a_file_or_a_data_set():
     for fields in ({}, {"path": "a.csv", "dataset": "b"}):
         with pytest.raises(ValueError, match="either path"):
             Source(**fields)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_real_sets_of_the_papers_tasks_are_read(shared, name):
+    config = load(f"configs/fusegen/{name}.yaml", FusegenConfig)
+    labels, pair = config.task.label_names, config.task.pair
+    folder = "agnews" if name == "markednews" else name
+    names = {"Sci/Tech": "Technology"} | {label: label for label in labels}
+    source = Source(
+        path=str(shared / "data/eval" / folder / "test.jsonl.gz"),
+        text="text_a" if pair else "text",
+        text_b="text_b" if pair else None,
+        label_names=names if folder == "agnews" else {},
+        marked=config.eval.marked,
+    )
+    table = read_labelled(source, labels)
+    assert set(table["label"].to_pylist()) == set(range(len(labels)))
+    assert all(("[SEP]" in text) == pair for text in table["text"].to_pylist())
+    if name == "markednews":
+        with gzip.open(source.path, "rt") as stream:
+            assert table["label"].to_pylist() == [json.loads(line)["marked_label"] for line in stream]

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from cluster.session import Session, SessionError, connect
+from cluster.session import Session, SessionError, connect, leave
 
 
 def test_actors_of_a_machine_of_our_own_share_half_of_it():
@@ -43,3 +43,37 @@ def test_workers_of_a_cluster_run_the_packages_of_the_driver(ray_session, tmp_pa
     files = done.stdout.splitlines()
     assert len(files) == 3
     assert all("py_modules_files" in file for file in files)
+
+
+@pytest.mark.ray
+def test_a_session_that_is_there_is_used_and_stays(ray_session):
+    import ray
+
+    mine = connect()
+    assert mine == Session(local=True, cpus=3, gpus=0, opened=False)
+    leave(mine)
+    assert ray.is_initialized()
+    with pytest.raises(SessionError, match="cannot be reached: this process is connected to"):
+        connect("10.0.0.1:6379")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_one_that_is_too_small_is_refused_and_one_of_our_own_ends():
+    driver = (
+        "import ray\n"
+        "from cluster.session import connect, leave, SessionError\n"
+        "ray.init(num_cpus=2, include_dashboard=False, logging_level='error')\n"
+        "try: connect()\n"
+        "except SessionError as error: print(error)\n"
+        "ray.shutdown()\n"
+        "own = connect('local')\n"
+        "print(own.local, own.opened)\n"
+        "leave(own)\n"
+        "print(ray.is_initialized())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", driver], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    small, own, gone = done.stdout.splitlines()
+    assert "has 2 CPUs, 3 at least are needed" in small
+    assert (own, gone) == ("True True", "False")

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.session import Session
+from configs import __version__
 from jobs import __main__ as command_line
 from jobs import fusegen, launch
 from tests import corpus
@@ -65,6 +66,10 @@ def test_help_names_every_job(capsys, monkeypatch):
         assert name in text
     for option in ("--set", "--run", "--plan", "--fresh", "--address"):
         assert option in said(capsys, monkeypatch, "fusegen", "--help")
+
+
+def test_the_version_is_that_of_the_package(capsys, monkeypatch):
+    assert said(capsys, monkeypatch, "--version") == f"amalgam {__version__}\n"
 
 
 def test_the_plan_starts_nothing_and_writes_nothing(capsys, monkeypatch, tiny, tmp_path):

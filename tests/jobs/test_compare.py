@@ -23,8 +23,10 @@ from configs.schema.base import identity
 from configs.schema.compare import FUSIONS, CompareConfig
 from configs.schema.serve import Serving
 from jobs import compare, report
+from jobs.api import Comparison
 from tests import comparisons, corpus
 from tests.actors.routing.conftest import InPlace
+from tests.docs.blocks import undocumented
 from tests.jobs.test_faults import Victims, committed, wait_until
 from tests.pages import Outline, text_of
 
@@ -65,7 +67,8 @@ def again(small, compared, tmp_path):
         config = load(str(path), CompareConfig)
         compare.check_inputs(config, str(path))
         run = Run.open(str(tmp_path / "again"), identity(config), {}, "0")
-        run.adopt(Run(str(compared)), "steps")
+        for part in ("texts", "steps"):
+            run.adopt(Run(str(compared)), part)
         session = Session(local=False, cpus=0, gpus=0)
         return CompareJob(config, session, run, InPlace(run, lambda: False), Board()).run(), run
 
@@ -92,10 +95,20 @@ def results(run: Path) -> dict[str, bytes]:
     return {**found, "summary": json.dumps(timeless(summary_of(run))).encode()}
 
 
+def test_the_winner_is_asked_from_python(compared):
+    found, summary = Comparison(compared), summary_of(compared)
+    assert found.fusions.accuracy.is_monotonic_decreasing and set(found.fusions.index) == set(
+        summary["fusions"]
+    )
+    assert set(found.winner.predict(TEXTS)) <= set(corpus.LABELS)
+    assert summary["recommendation"] in str(found)
+
+
 def test_every_fusion_is_judged_and_priced(compared):
     summary = summary_of(compared)
     fusions = summary["fusions"]
     assert set(fusions) == {*FUSIONS, *RIVALS} and summary["status"] == "done"
+    assert undocumented("compare", summary) == set()
     for name, one in fusions.items():
         assert 0 <= one["ci95"][0] <= one["accuracy"] <= one["ci95"][1] <= 1 and one["n"] == 60
         assert one["train_seconds"] > 0 and one["serve_cost"] > 0 and one["latency_ms"] > 0
@@ -183,7 +196,10 @@ def test_checkpoints_that_are_there_are_fused(again, compared, small, tmp_path):
     summary, run = again(experts={"fan": str(given)}, merging={"methods": ["regmean"]})
     assert list(summary["stms"]) == list(corpus.PLMS)
     before = summary_of(compared)["stms"]
-    assert summary["stms"]["critic"] == before["critic"] and summary["stms"]["fan"] != before["fan"]
+    assert summary["stms"]["critic"] == before["critic"]
+    new = set(run.names("steps")) - {path.name for path in (compared / "steps").iterdir()}
+    kinds = {key.rpartition("-")[0] for key in new}
+    assert {"answers", "collect-grams"} <= kinds and "train" not in kinds
     reordered = json.loads((given / "config.json").read_text())
     reordered["id2label"] = {"0": "negative", "1": "positive"}
     (given / "config.json").write_text(json.dumps(reordered))

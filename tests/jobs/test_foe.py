@@ -12,6 +12,7 @@ from configs.load import PACKAGE_ROOT, load
 from configs.schema.base import identity
 from configs.schema.foe import FoeConfig
 from tests.actors.routing.conftest import fused, llms, services  # noqa: F401 - fixtures
+from tests.docs.blocks import undocumented
 
 SETTINGS = ["policy.rates=[0, 0.005, 0.05]", "policy.neighbours=9"]
 SHIPPED = sorted(path.name for path in (PACKAGE_ROOT / "configs/foe").glob("*.yaml"))
@@ -35,6 +36,7 @@ def test_a_run_on_ray_is_the_one_without(ray_session, recorded, tmp_path, fused)
     for name in plain.names("artefact"):
         assert folder.read_bytes(f"artefact/{name}") == plain.read_bytes(f"artefact/{name}")
     assert folder.read_json("summary.json")["status"] == "done"
+    assert undocumented("foe", summary) == set()
 
 
 def test_an_artefact_is_inspected_and_extended(fused, recorded, tmp_path, command):  # noqa: F811

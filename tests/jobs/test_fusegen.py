@@ -14,6 +14,7 @@ from cluster.storage import Run
 from configs.schema.fusegen import VARIANTS
 from configs.schema.stm import HeadStm
 from tests import corpus
+from tests.docs.blocks import undocumented
 from tests.jobs.conftest import Conducted, ids_of_chains, results
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -46,6 +47,7 @@ def test_the_summary_has_the_keys_that_scripts_rely_on(main):
     assert [r["round"] for r in summary["rounds"]] == [0, 1, 2]
     assert all(0 <= r["accuracy"] <= 1 for r in summary["rounds"])
     assert summary["samples"]["shortfall"] == {}
+    assert undocumented("fusegen", summary) == set()
 
 
 def test_every_plm_writes_its_samples_balanced_and_none_twice(main):

@@ -13,9 +13,14 @@ import pytest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
+from actors.coordinator import Coordinator
 from actors.steps.runner import StepError
+from cluster.session import Session
 from cluster.storage import Run, StorageError
+from configs.schema.base import identity
+from configs.schema.foe import FoeConfig
 from tests import corpus
+from tests.actors.routing.conftest import services  # noqa: F401 - fixture
 from tests.jobs.conftest import coordinated
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(300)]
@@ -51,6 +56,21 @@ def test_a_full_disk_is_said_in_one_line_and_the_run_goes_on_once_there_is_room(
     subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
     coordinated(tiny, str(run), **QUICK)
     assert {path: (run / path).read_bytes() for path in RESULTS} == whole
+
+
+def test_a_routing_job_goes_on_after_a_full_disk(ray_session, services, disk, tmp_path):  # noqa: F811
+    config = FoeConfig(job="foe", name="services", experts={"kind": "recorded", "path": str(services)})
+
+    def route(folder: Path) -> dict[str, bytes]:
+        run = Run.open(str(folder), identity(config), {}, "0")
+        Coordinator(run.uri, config, Session(local=False, cpus=0, gpus=0)).run()
+        return {name: run.read_bytes(f"artefact/{name}") for name in run.names("artefact")}
+
+    with pytest.raises((StepError, StorageError), match="No space left on device") as error:
+        route(disk / "run")
+    assert "\n" not in str(error.value)
+    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+    assert route(disk / "run") == route(tmp_path / "whole")
 
 
 class Unsteady:

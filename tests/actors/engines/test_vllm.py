@@ -7,13 +7,15 @@ import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import psutil
 import pytest
 
 from actors.engines.base import DeviceLostError, EngineError, Request, load_engine
 from actors.experts.base import RemoteAnswerer
+from actors.experts.prompted import Prompted, RemotePrompted
 from actors.experts.remote import RemoteGenerator
-from configs.schema.expert import ExpertSpec
+from configs.schema.expert import ExpertSpec, PromptedModel
 from configs.schema.plm import PlmSpec, Sampling
 from tests.experts import generator
 from tests.experts import texts as experts_texts
@@ -110,7 +112,7 @@ def test_end_tokens_stop_strings_and_limits_end_a_text_as_in_transformers(engine
     assert {c.finish_reason for c in written} <= {"stop", "length"}
     ended = [c for c in written if c.finish_reason == "stop"]
     assert ended and all(c.completion_tokens == 80 for c in written if c.finish_reason == "length")
-    tokens = plain._texts.tokenizer
+    tokens = plain.texts.tokenizer
     for one in written:
         assert one.text.count('"') <= 1 and "</s>" not in one.text
         assert ('"' in one.text) <= (one.finish_reason == "stop")
@@ -167,8 +169,31 @@ def test_it_says_what_it_runs(engine):
 @vllm
 def test_prompts_are_those_of_transformers(engine, plain):
     for prompt in PROMPTS:
-        assert engine._texts.ids(prompt) == plain._texts.ids(prompt)
-    assert engine._texts.end_tokens == plain._texts.end_tokens
+        assert engine.texts.ids(prompt) == plain.texts.ids(prompt)
+    assert engine.texts.end_tokens == plain.texts.end_tokens
+
+
+@vllm
+def test_labels_are_as_likely_as_to_transformers(engine, plain):
+    model = {"kind": "prompted", "prompt": "{text} It is", "neutral": "N/A"}
+    known = {
+        kind: PromptedModel(**model, engine={"kind": kind, "model": MODEL})
+        for kind in ("vllm", "transformers")
+    }
+    texts = [text for text, _ in experts_texts(6)]
+    ours = RemotePrompted(known["vllm"], engine, ("negative", "positive"))
+    assert isinstance(ours, RemoteAnswerer)
+    theirs = Prompted(known["transformers"], plain, ("negative", "positive")).answer(texts)
+    for one, same in zip(ours.answer(texts), theirs, strict=True):
+        np.testing.assert_allclose(one.vector, same.vector, atol=1e-3)
+        assert one.prompt_tokens == same.prompt_tokens
+    long = RemotePrompted(
+        PromptedModel(**model, engine=known["vllm"].engine, max_length=5000), engine, ("a", "b")
+    )
+    answers = [long.answer([" a" * words])[0] for words in range(1000, 1030)]
+    assert {answer.error is None for answer in answers} == {True, False}
+    for answer in answers:
+        assert answer.error is None or "exceed the 1023 that the model reads" in answer.error
 
 
 @vllm

@@ -21,6 +21,7 @@ from cluster.storage import Run, Storage
 from configs.schema.base import identity
 from configs.schema.merge import MergeConfig
 from tests.actors.merging.conftest import config, merge
+from tests.docs.blocks import undocumented
 
 
 def step(run, name):
@@ -55,6 +56,7 @@ def published(run):
 def test_every_method_is_judged_in_its_domains_and_elsewhere(merged):
     summary, _ = merged
     assert summary["status"] == "done" and summary["result"] == "regmean"
+    assert undocumented("merge", summary) == set()
     names = {"simple", "fisher", "regmean", "regmean@0.5", "regmean_pp"}
     names |= {"task_arithmetic", "ties", "dare", "slerp"}
     assert set(summary["methods"]) == {*names, "critic", "fan", "ensemble", "own_expert"}

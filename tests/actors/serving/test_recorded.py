@@ -57,6 +57,18 @@ def test_it_asks_for_models_by_the_names_that_fit(run):
         specs_of(serving, about(str(run)))
 
 
+def test_names_that_are_served_alike_and_blocks_of_unknown_making_are_refused(run):
+    serving, manifest = Serving(artefact=str(run)), about(str(run))
+    large, small = manifest["experts"]
+    with pytest.raises(ConfigError, match="two of its experts would be served under the name 'lab-large'"):
+        specs_of(serving, {**manifest, "experts": [large, {**small, "name": "lab-large"}]})
+    url = "http://127.0.0.1:9/v1"
+    serving = Serving(artefact=str(run), experts=[remote("lab-large", url), remote("small", url)])
+    assert [spec.name for spec in specs_of(serving, manifest)] == ["lab-large", "small"]
+    with pytest.raises(ConfigError, match="does not say how responses become vectors"):
+        specs_of(serving, {**manifest, "experts": [large, {**small, "vector": None}]})
+
+
 def test_live_responses_become_the_blocks_of_recorded_ones(run):
     with (
         listening(Endpoint(lambda body, number: response("large", prompt_of(body)))) as large,

@@ -66,6 +66,7 @@ def test_random_subsets_are_different_and_repeatable():
     assert len(set(draws)) == 50
     assert all(len(set(s)) == 3 and list(s) == sorted(s) for s in draws)
     assert len(list(baselines.random_subsets(5, 2, 50, seed=0))) == 10
+    assert list(baselines.random_subsets(20, 20, 3, seed=0)) == [tuple(range(20))]
 
 
 def test_forward_selection_takes_what_helps_most(digits4):
