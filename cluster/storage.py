@@ -234,9 +234,9 @@ class Run(Storage):
             run.write_json("run.json", mine)
             return run
         theirs = run.read_json("run.json")
-        changed = _differences(theirs["config"], config)
+        changed = differences(theirs["config"], config)
         changed += ["version"] if theirs["version"] != version else []
-        changed += [f"{path} (content)" for path in _differences(theirs["inputs"], inputs)]
+        changed += [f"{path} (content)" for path in differences(theirs["inputs"], inputs)]
         if changed:
             raise ResumeError(
                 f"{uri}: belongs to another configuration; it differs in {', '.join(changed[:5])}"
@@ -302,12 +302,12 @@ def _alive(lease: Mapping[str, Any]) -> bool:
     return Path(f"/proc/{lease['pid']}").exists() if here else True
 
 
-def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:  # noqa: ANN401
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:  # noqa: ANN401
     """Dotted keys whose values differ."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = [*old, *(key for key in new if key not in old)]
         return [
-            d for key in keys for d in _differences(old.get(key), new.get(key), f"{prefix}.{key}".lstrip("."))
+            d for key in keys for d in differences(old.get(key), new.get(key), f"{prefix}.{key}".lstrip("."))
         ]
     return [] if canonical(old) == canonical(new) else [prefix or "everything"]
 

@@ -198,6 +198,21 @@ def report(
 
 
 @app.command()
+def evidence(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Finished runs, of any job.")],
+    config: Annotated[
+        str, typer.Option(metavar="CONFIG.yaml", help="What is claimed.")
+    ] = "configs/evidence.yaml",
+    overrides: Overrides = None,
+    output: Annotated[str, typer.Option(help="The page to write.")] = "evidence.md",
+) -> None:
+    """Hold what the papers claim against runs of several seeds, and write down what came out."""
+    from jobs import evidence as job
+
+    job.main(config, overrides or [], runs, output)
+
+
+@app.command()
 def evaluate(
     run: RunArgument,
     data: Annotated[str, typer.Option("--data", help="A .jsonl, .jsonl.gz, .csv or .parquet file.")],

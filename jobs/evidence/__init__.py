@@ -1,0 +1,45 @@
+"""Holds what the papers claim against runs, and writes down what came out.
+
+    measuring.py  the number of a run that a claim is about
+    testing.py    what several runs say together
+    page.py       the page, in Markdown; figure.py draws its figure
+
+A run counts only if its configuration ships: it may differ from the file in its seed, in where its data lie
+and in what the claims say they set, and in nothing else. The same runs give the same page.
+"""
+
+from pathlib import Path
+
+import typer
+
+from configs.load import load
+from configs.schema.base import ConfigError
+from configs.schema.evidence import EvidenceConfig
+from jobs.evidence import figure, page
+from jobs.evidence.measuring import kinds, read
+from jobs.evidence.testing import judge
+
+
+def main(config_path: str, overrides: list[str], runs: list[str], output: str) -> None:
+    """Write the page `output` and, in `figures` beside it, its figure; says which runs it could not use."""
+    config = load(config_path, EvidenceConfig, overrides)
+    found = [read(run) for run in runs]
+    wanted = sorted(
+        {k for s in config.sections for c in s.claims for m in (c.measure, c.against) for k in kinds(c, m)}
+    )
+    used = [run for run in found if any(not run.strays(kind) for kind in wanted)]
+    for run in found:
+        if run not in used:
+            typer.echo(f"{run.run}: not used: {run.why_not(wanted)}", err=True)
+    if not used:
+        raise ConfigError("evidence: none of these runs is one that the claims are about")
+    verdicts = [[judge(claim, used) for claim in section.claims] for section in config.sections]
+    place = Path(output)
+    try:
+        (place.parent / "figures").mkdir(parents=True, exist_ok=True)
+        (place.parent / "figures" / f"{place.stem}.svg").write_text(figure.draw(verdicts))
+        place.write_text(page.render(config, verdicts, used, wanted, f"figures/{place.stem}.svg"))
+    except OSError as error:
+        raise ConfigError(f"{output}: cannot be written: {error.strerror}") from None
+    tested = [verdict for section in verdicts for verdict in section if verdict.tested]
+    typer.echo(f"{output}: {len(tested)} claims tested on {len(used)} runs")

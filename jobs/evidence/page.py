@@ -1,0 +1,88 @@
+"""The page: what is claimed, what was measured, and the runs behind it."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from math import isnan
+
+from configs.load import locate, read_yaml
+from configs.schema.evidence import EvidenceConfig
+from jobs.evidence.measuring import Found, Kind
+from jobs.evidence.testing import FAILS, FEW, HOLDS, OPEN, UNTESTED, Verdict
+from jobs.report import words
+
+HEAD = """# Evidence
+
+What the papers claim, and what runs of this software say. `python -m jobs evidence` wrote this page from run
+directories, and nobody edited it.
+
+![Differences with their intervals, claim by claim]({figure})
+
+A number is a mean over pairs of runs with the same seed. The difference goes in the direction of the claim,
+with a 95 % interval and the p value of a paired t-test over these pairs; three pairs at least are asked for.
+A claim **holds** where the whole interval speaks for it, **does not hold** where the whole interval speaks
+against it; else it *cannot be told* from so few runs.
+"""
+RUNS = """## Runs
+
+Each differs from the file that ships only in what its command sets.
+"""
+TABLE = ("| | claim | measured | against | difference | |", "|--|--|--:|--:|--:|--|")
+MARKED = {HOLDS: "**holds**", FAILS: "**does not hold**", OPEN: "*cannot be told*", FEW: "too few runs"}
+
+
+def render(
+    config: EvidenceConfig,
+    verdicts: Sequence[Sequence[Verdict]],
+    runs: Sequence[Found],
+    wanted: Sequence[Kind],
+    figure: str,
+) -> str:
+    """The page in Markdown; `wanted` are the kinds of runs that the claims are about."""
+    parts, number = [HEAD.format(figure=figure)], 0
+    for section, found in zip(config.sections, verdicts, strict=True):
+        lines = [
+            f"## {section.title}",
+            "",
+            "| | claim | measured | against | difference | |",
+            "|--|--|--:|--:|--:|--|",
+        ]
+        notes = []
+        for verdict in found:
+            number += 1
+            lines.append(_row(number, verdict))
+            if verdict.claim.remark:
+                notes.append(f"{number}: {verdict.claim.remark.strip()}")
+        parts.append("\n".join(lines) + "\n")
+        parts += [f"{note}\n" for note in notes]
+    commands = sorted({_command(run, kind) for run in runs for kind in wanted if not run.strays(kind)})
+    parts.append(RUNS + "\n```sh\n" + "\n".join(commands) + "\n```\n")
+    return "\n".join(parts)
+
+
+def _row(number: int, verdict: Verdict) -> str:
+    claim, test = verdict.claim, verdict.test
+    said = f"{claim.claim} *{claim.data}.*"
+    if test is None or isnan(verdict.measured):
+        return f"| {number} | {said} | | | | {UNTESTED} |"
+    interval = f" ({words.signed(test.low)} to {words.signed(test.high)}), {words.p_value(test.p)}"
+    counted = f"{verdict.pairs} pairs"
+    return (
+        f"| {number} | {said} | {words.share(verdict.measured)} | {words.share(verdict.against)} "
+        f"| {words.signed(test.difference)}{interval if verdict.tested else ''} "
+        f"| {MARKED[verdict.word]}, {counted} |"
+    )
+
+
+def _command(run: Found, kind: Kind) -> str:
+    """How a run is made."""
+    content = read_yaml(locate(kind.config))
+    options = [f"{key}={value}" for key, value in json.loads(kind.where).items()]
+    options += [
+        f"{section}.path=FOLDER"
+        for section, value in run.config.items()
+        if isinstance(value, dict) and value.get("path") and not (content.get(section) or {}).get("path")
+    ]
+    options.append(f"seed={run.seed}")
+    settings = [word for option in options for word in ("--set", option)]
+    return shlex.join(["python", "-m", "jobs", content["job"], kind.config, *settings])
