@@ -49,11 +49,11 @@ lint: $(READY) ## Style, types and import floors
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-test: lint ## Everything that must hold and does not take long
+test: lint $(VLLM) ## Everything that must hold and does not take long
 	HF_HUB_OFFLINE=1 $(PY) -m pytest
 
-test-long: $(VLLM) ## What takes minutes: vLLM, comparisons, clusters of several nodes, full disks
-	HF_HUB_OFFLINE=1 $(PY) -m pytest -m 'long or vllm'
+test-long: $(VLLM) ## What takes minutes: comparisons, clusters of several nodes, full disks
+	HF_HUB_OFFLINE=1 $(PY) -m pytest -m long
 
 faults: $(READY) ## Kill parts of every job at random moments, which SEED decides; about a quarter of an hour
 	@HF_HUB_OFFLINE=1 $(PY) -m tests.faults --seed $(SEED)

