@@ -25,6 +25,9 @@ from configs.schema.task import Source
 Judge = Literal["exact", "contains", "number", "label"]
 Pooling = Literal["mean_all", "mean_output", "last_token"]
 
+BLOCK = 64
+"""Items of a block, unless a file says otherwise."""
+
 
 class Items(Source):
     """The items that experts are asked about: texts with labels or references."""
@@ -198,7 +201,7 @@ class ExpertSpec(Strict):
     @property
     def blocks(self) -> int:
         """Blocks that a replica works on at a time."""
-        return self.engine.blocks if isinstance(self.engine, VllmEngine) else 1
+        return self.engine.in_work(BLOCK) if isinstance(self.engine, VllmEngine) else 1
 
 
 class LiveExperts(Strict):
@@ -211,7 +214,7 @@ class LiveExperts(Strict):
     """Names of the labels, in the order of their ids; those of the items, sorted, when empty."""
     pool: tuple[ExpertSpec, ...] = Field(min_length=1)
     """The experts."""
-    block: PositiveInt = 64
+    block: PositiveInt = BLOCK
     """Items that an expert is sent at once: the unit of work, loss and resume."""
 
     @property

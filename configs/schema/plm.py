@@ -108,6 +108,8 @@ class TransformersEngine(LocalEngine):
     """auto is the GPU where there is one."""
 
 
+IN_WORK = 1000
+"""Requests that vLLM is given at a time, in blocks."""
 FIXED = (
     "disable_log_stats",
     "distributed_executor_backend",
@@ -152,13 +154,18 @@ class VllmEngine(LocalEngine):
     """Share of a GPU's memory to use; 0.9, or 0.9 of a fractional `num_gpus`, when empty."""
     kv_cache_gib: PositiveFloat | None = Field(default=None, json_schema_extra=RESOURCE)
     """Memory for keys and values, in GiB; when empty what is left on a GPU, and 1 on CPU."""
-    blocks: PositiveInt = Field(default=8, json_schema_extra=RESOURCE)
-    """Blocks of requests that a replica works on at a time."""
+    blocks: PositiveInt | None = Field(default=None, json_schema_extra=RESOURCE)
+    """Blocks of requests that a replica works on at a time; when empty as many as make a thousand requests,
+    since those of a block that have ended leave room for others."""
     logprobs: bool = False
     """Record how likely each text is to the model, as `transformers` does; it takes vLLM an eighth of its
     speed. Also finds models whose probabilities are not numbers."""
     extra: dict[str, JsonValue] = Field(default_factory=dict)
     """Further arguments of vLLM's engine, e.g. {max_num_seqs: 512}."""
+
+    def in_work(self, batch_size: int) -> int:
+        """Blocks of some size that a replica works on at a time."""
+        return self.blocks or -(-IN_WORK // batch_size)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -327,4 +334,4 @@ class PlmSpec(Strict):
     @property
     def blocks(self) -> int:
         """Blocks that a replica works on at a time."""
-        return self.engine.blocks if isinstance(self.engine, VllmEngine) else 1
+        return self.engine.in_work(self.batch_size) if isinstance(self.engine, VllmEngine) else 1

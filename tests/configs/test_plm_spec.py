@@ -98,7 +98,8 @@ def test_vllm_has_defaults_and_works_on_several_blocks_at_a_time():
     engine = fast().engine
     assert engine == VllmEngine(model="some/model")
     assert (engine.source, fast(revision="r").engine.source) == ("some/model", "some/model@r")
-    assert (fast().blocks, fast(blocks=3).blocks, plm().blocks, remote().blocks) == (8, 3, 1, 1)
+    assert (fast().blocks, fast(blocks=3).blocks, plm().blocks, remote().blocks) == (32, 3, 1, 1)
+    assert fast().model_copy(update={"batch_size": 2000}).blocks == 1
     assert fast(tensor_parallel=4, num_gpus=4).num_gpus == 4
 
 
