@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 
 from configs.schema.base import Strict
 from configs.schema.compare import CompareConfig
+from configs.schema.evidence import EvidenceConfig
 from configs.schema.foe import FoeConfig
 from configs.schema.fusegen import PRESETS, VARIANTS, FusegenConfig
 from configs.schema.merge import MergeConfig
@@ -36,6 +37,7 @@ JOBS: dict[str, type[Strict]] = {
     "compare": CompareConfig,
     "serve": Serving,
     "pretrain": PretrainConfig,
+    "evidence": EvidenceConfig,
 }
 """What the file of each job is checked against."""
 SHARED = {

@@ -16,6 +16,7 @@ from actors.serving.http import application
 from configs import __version__
 from configs.load import load, locate
 from configs.schema.compare import CompareConfig
+from configs.schema.evidence import EvidenceConfig
 from configs.schema.foe import FoeConfig
 from configs.schema.fusegen import FusegenConfig
 from configs.schema.merge import MergeConfig
@@ -33,6 +34,7 @@ SCHEMAS = {
     "compare": CompareConfig,
     "pretrain": PretrainConfig,
     "serve": Serving,
+    "evidence": EvidenceConfig,
 }
 VAGUE = re.compile(r"…|->|\bCONFIG(?:\.yaml)?\b|\bJOB\b|\bCOMMAND\b")
 """What stands for words of the reader's own."""
