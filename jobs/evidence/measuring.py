@@ -60,6 +60,8 @@ class Found:
 
     def strays(self, kind: Kind) -> list[str]:
         """Dotted keys in which it differs from runs of a kind."""
+        if read_yaml(locate(kind.config)).get("job") != self.config["job"]:
+            return ["job"]
         places = canonical(_places(self.config))
         expected = _expected(kind, self.seed, places)
         return [key for key in differences(_listed(self.config), expected) if not key.endswith(ANY_PLACE)]

@@ -19,7 +19,8 @@ directories, and nobody edited it.
 ![Differences with their intervals, claim by claim]({figure})
 
 A number is a mean over pairs of runs with the same seed. The difference goes in the direction of the claim,
-with a 95 % interval and the p value of a paired t-test over these pairs; three pairs at least are asked for.
+with a 95 % interval and the p value of a paired t-test over these pairs; three at least are asked for, and
+seeds of a configuration that give the same numbers count once.
 A claim **holds** where the whole interval speaks for it, **does not hold** where the whole interval speaks
 against it; else it *cannot be told* from so few runs.
 """
@@ -55,7 +56,8 @@ def render(
                 notes.append(f"{number}: {verdict.claim.remark.strip()}")
         parts.append("\n".join(lines) + "\n")
         parts += [f"{note}\n" for note in notes]
-    commands = sorted({_command(run, kind) for run in runs for kind in wanted if not run.strays(kind)})
+    made = [(kind, run.seed, run) for run in runs for kind in wanted if not run.strays(kind)]
+    commands = dict.fromkeys(_command(run, kind) for kind, _, run in sorted(made, key=lambda one: one[:2]))
     parts.append(RUNS + "\n```sh\n" + "\n".join(commands) + "\n```\n")
     return "\n".join(parts)
 
@@ -65,8 +67,8 @@ def _row(number: int, verdict: Verdict) -> str:
     said = f"{claim.claim} *{claim.data}.*"
     if test is None or isnan(verdict.measured):
         return f"| {number} | {said} | | | | {UNTESTED} |"
-    interval = f" ({words.signed(test.low)} to {words.signed(test.high)}), {words.p_value(test.p)}"
-    counted = f"{verdict.pairs} pairs"
+    interval = f" ({words.signed_interval((test.low, test.high))}), p {words.p_value(test.p)}"
+    counted = "1 pair" if verdict.pairs == 1 else f"{verdict.pairs} pairs"
     return (
         f"| {number} | {said} | {words.share(verdict.measured)} | {words.share(verdict.against)} "
         f"| {words.signed(test.difference)}{interval if verdict.tested else ''} "
@@ -78,11 +80,11 @@ def _command(run: Found, kind: Kind) -> str:
     """How a run is made."""
     content = read_yaml(locate(kind.config))
     options = [f"{key}={value}" for key, value in json.loads(kind.where).items()]
-    options += [
-        f"{section}.path=FOLDER"
-        for section, value in run.config.items()
-        if isinstance(value, dict) and value.get("path") and not (content.get(section) or {}).get("path")
-    ]
+    for section, value in run.config.items():
+        if isinstance(value, dict) and value.get("path"):
+            shipped = content.get(section)
+            same = isinstance(shipped, dict) and shipped.get("path") == value["path"]
+            options += [] if same else [f"{section}.path=FOLDER"]
     options.append(f"seed={run.seed}")
     settings = [word for option in options for word in ("--set", option)]
     return shlex.join(["python", "-m", "jobs", content["job"], kind.config, *settings])

@@ -44,15 +44,15 @@ class Verdict:
 
 def judge(claim: Claim, runs: Sequence[Found]) -> Verdict:
     """Hold a claim against the runs that it is about, each with the run of the same seed that it is compared
-    with."""
-    ours, theirs = [], []
+    with; seeds of a configuration that give the same numbers count once."""
+    pairs: list[tuple[float, float]] = []
     for kind, other in zip(kinds(claim, claim.measure), kinds(claim, claim.against), strict=True):
         first, second = _by_seed(kind, claim.measure, runs), _by_seed(other, claim.against, runs)
-        for seed in sorted(first.keys() & second.keys()):
-            ours.append(first[seed])
-            theirs.append(second[seed])
-    if not ours:
+        found = [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
+        pairs += dict.fromkeys(found)  # a seed that changes nothing says nothing more
+    if not pairs:
         return Verdict(claim)
+    ours, theirs = zip(*pairs, strict=True)
     upwards = paired(ours, theirs) if claim.better == "higher" else paired(theirs, ours)
     return Verdict(claim, len(ours), float(np.mean(ours)), float(np.mean(theirs)), upwards)
 

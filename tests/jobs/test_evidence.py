@@ -84,6 +84,10 @@ def test_the_difference_is_that_of_pairs_of_one_seed(tmp_path):
     assert found.test.low > 0  # the runs differ far more from each other
 
 
+def test_seeds_that_change_nothing_count_once(tmp_path):
+    assert verdict(pairs(tmp_path, [0.9, 0.9, 0.9], [0.8, 0.8, 0.8])).word == FEW
+
+
 def test_what_may_be_lost_is_a_margin_and_lower_can_be_better(tmp_path):
     runs = pairs(tmp_path, [0.896, 0.911, 0.917], [0.90, 0.91, 0.92])
     assert verdict(runs).word == OPEN
@@ -139,7 +143,7 @@ def test_the_page_says_what_came_out_and_how_to_get_it(tmp_path):
     assert "1 claims tested on 3 runs" in done.stdout
     assert "run-3: not used: it differs from configs/foe/digits.yaml in policy.neighbours" in done.stderr
     text = page.read_text()
-    assert "| 1 | The fuser is better. *Digits.* | .910 | .812 | +.098 (+.091 to +.106)" in text
+    assert "| 1 | The fuser is better. *Digits.* | .910 | .812 | +.098 (+.091 to +.106), p < .001" in text
     assert "**holds**, 3 pairs" in text
     assert "1: and why." in text
     assert "python -m jobs foe configs/foe/digits.yaml --set seed=2" in text
