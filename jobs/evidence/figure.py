@@ -9,6 +9,8 @@ from jobs.report.drawing import INK, MUTED, STYLE, canvas, name_rows, numbers, s
 from jobs.report.words import signed
 
 ROW = 22.0
+FAR = 0.15
+"""Differences beyond are told, not drawn."""
 COLOURS = {HOLDS: series(2), FAILS: series(1)}
 SCHEMES = {
     "--ink": "#24292f", "--muted": "#57606a", "--grid": "#d0d7de", "--paper": "#ffffff", "--quiet": "#8c959f",
@@ -31,16 +33,22 @@ def draw(verdicts: Sequence[Sequence[Verdict]]) -> str:
         for place, (_, verdict) in enumerate(tested):
             test, colour = verdict.test, COLOURS.get(verdict.word, MUTED)
             assert test is not None  # noqa: S101 - only tested ones are drawn
-            axes.plot([test.low, test.high], [place, place], color=colour, linewidth=2.4)
-            axes.plot(test.difference, place, "o", color=colour, markersize=6)
-        axes.invert_yaxis()
+            low, at, high = (min(max(x, -FAR), FAR) for x in (test.low, test.difference, test.high))
+            beyond = at != test.difference
+            axes.plot([low, high], [place, place], color=colour, linewidth=2.4)
+            axes.plot(at, place, (">" if at > 0 else "<") if beyond else "o", color=colour, markersize=6)
+            if beyond:
+                side = "right" if at > 0 else "left"
+                axes.text(0.95 * at, place, signed(test.difference), ha=side, va="center", color=INK)
+        axes.set_ylim(len(tested) - 0.5, -0.5)
         name_rows(axes, range(len(tested)), [str(number) for number, _ in tested])
         numbers(axes, "x", signed)
         axes.set_xlabel("difference in the direction of the claim, 95 % interval")
         axes.tick_params(axis="x", labelcolor=INK)
     drawn = str(svg(figure, "evidence", "Differences with their 95 % intervals, by the number of the claim"))
     colours = ";".join(f"{name}:{_themed(name, colour)}" for name, colour in SCHEMES.items())
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" class="evidence" style="{colours}" '
+    style = f"font-family:system-ui,sans-serif;{colours}"
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" class="evidence" style="{style}" '
     return drawn.replace("<svg ", head, 1) + ("" if drawn.endswith("\n") else "\n")
 
 
