@@ -24,9 +24,10 @@ def main(config_path: str, overrides: list[str], runs: list[str], output: str) -
     """Write the page `output` and, in `figures` beside it, its figure; says which runs it could not use."""
     config = load(config_path, EvidenceConfig, overrides)
     found = [read(run) for run in runs]
-    wanted = sorted(
-        {k for s in config.sections for c in s.claims for m in (c.measure, c.against) for k in kinds(c, m)}
-    )
+    pairs = [
+        (claim, of) for s in config.sections for claim in s.claims for of in (claim.measure, claim.against)
+    ]
+    wanted = sorted({kind for pair in pairs for kind in kinds(*pair)})
     used = [run for run in found if any(not run.strays(kind) for kind in wanted)]
     for run in found:
         if run not in used:

@@ -49,7 +49,6 @@ class Found:
 
     run: str
     config: dict[str, Any]
-    inputs: dict[str, str]
     version: str
     summary: dict[str, Any]
 
@@ -96,7 +95,7 @@ def read(uri: str) -> Found:
     record, summary = run.read_json("run.json"), run.read_json("summary.json")
     if summary.get("status") != "done":
         raise ConfigError(f"{uri}: {summary.get('status', 'not done')}; only finished runs are evidence")
-    return Found(uri, record["config"], record["inputs"], record["version"], summary)
+    return Found(uri, record["config"], record["version"], summary)
 
 
 @lru_cache(256)

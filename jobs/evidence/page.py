@@ -26,7 +26,7 @@ against it; else it *cannot be told* from so few runs.
 """
 RUNS = """## Runs
 
-Each differs from the file that ships only in what its command sets.
+Version {version}. Each differs from the file that ships only in what its command sets.
 """
 TABLE = ("| | claim | measured | against | difference | |", "|--|--|--:|--:|--:|--|")
 MARKED = {HOLDS: "**holds**", FAILS: "**does not hold**", OPEN: "*cannot be told*", FEW: "too few runs"}
@@ -42,12 +42,7 @@ def render(
     """The page in Markdown; `wanted` are the kinds of runs that the claims are about."""
     parts, number = [HEAD.format(figure=figure)], 0
     for section, found in zip(config.sections, verdicts, strict=True):
-        lines = [
-            f"## {section.title}",
-            "",
-            "| | claim | measured | against | difference | |",
-            "|--|--|--:|--:|--:|--|",
-        ]
+        lines = [f"## {section.title}", "", *TABLE]
         notes = []
         for verdict in found:
             number += 1
@@ -58,7 +53,8 @@ def render(
         parts += [f"{note}\n" for note in notes]
     made = [(kind, run.seed, run) for run in runs for kind in wanted if not run.strays(kind)]
     commands = dict.fromkeys(_command(run, kind) for kind, _, run in sorted(made, key=lambda one: one[:2]))
-    parts.append(RUNS + "\n```sh\n" + "\n".join(commands) + "\n```\n")
+    versions = ", ".join(sorted({run.version for run in runs}))
+    parts.append(RUNS.format(version=versions) + "\n```sh\n" + "\n".join(commands) + "\n```\n")
     return "\n".join(parts)
 
 
