@@ -181,6 +181,7 @@ def test_rounds_and_result_may_use_different_models(conduct):
     assert len(places) == len(texts) == done.summary["final"]["n"]
 
 
+@pytest.mark.long
 def test_the_same_job_in_a_bucket_ends_with_the_bytes_of_one_on_disk(here, tiny, quick, bucket, tmp_path):
     uri = bucket.format("job")
     done = here("fusegen", tiny / "quick.yaml", "--run", uri)

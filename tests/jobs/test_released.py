@@ -73,6 +73,7 @@ def released(shared, writers, tmp_path):
     return write
 
 
+@pytest.mark.long
 def test_without_filters_the_released_data_sets_come_out_again(released, shared):
     records = released()
     table = pq.read_table(shared / "data/fusegen_imdb/generations.parquet").to_pylist()

@@ -273,6 +273,7 @@ def on_one_thread(work):
         torch.set_num_threads(threads)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_killed_in_the_middle_it_writes_the_same_texts(ray_session, llama, tmp_path):
     import ray

@@ -158,6 +158,7 @@ def test_killed_expert_gives_the_same_bytes(place, small, watched, undisturbed, 
     assert place.files == undisturbed.files
 
 
+@pytest.mark.long
 @pytest.mark.faults
 @pytest.mark.ray
 def test_poisonous_item_is_left_out_and_the_others_are_answered(place, small, watched, undisturbed):
@@ -230,6 +231,7 @@ def test_expert_that_cannot_work_is_named(place, small):
         place.collect(config(small, classifier("none", "/none")))
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_url_that_refuses_everything_is_given_up_at_once_and_asked_again_by_the_next_attempt(place, small):
     with listening(Endpoint(lambda body, number: "It is positive.")) as server:

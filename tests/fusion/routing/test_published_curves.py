@@ -21,6 +21,7 @@ def points(data, rates, items, **settings):
     return [(r.mean(), w.spent.mean(), w.asked.mean()) for r, w in zip(right, walks, strict=True)]
 
 
+@pytest.mark.long
 def test_the_reference_behaviour_on_cifar(recorded):
     data = recorded("foe_cifar100_superclass")
     found = points(data, [0.005, 0.02, 0.05, 0.15, 0.3], 2000, compat="reference")
