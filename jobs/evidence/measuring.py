@@ -59,8 +59,10 @@ class Found:
 
     def strays(self, kind: Kind) -> list[str]:
         """Dotted keys in which it differs from runs of a kind."""
-        if read_yaml(locate(kind.config)).get("job") != self.config["job"]:
-            return ["job"]
+        shipped = read_yaml(locate(kind.config))
+        for key in ("job", "name"):
+            if shipped.get(key) != self.config[key]:
+                return [key]
         places = canonical(_places(self.config))
         expected = _expected(kind, self.seed, places)
         return [key for key in differences(_listed(self.config), expected) if not key.endswith(ANY_PLACE)]

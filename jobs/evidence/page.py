@@ -28,7 +28,7 @@ RUNS = """## Runs
 
 Version {version}. Each differs from the file that ships only in what its command sets.
 """
-TABLE = ("| | claim | measured | against | difference | |", "|--|--|--:|--:|--:|--|")
+TABLE = ("| claim | measured | against | difference | |", "|--|--:|--:|--:|--|")
 MARKED = {HOLDS: "**holds**", FAILS: "**does not hold**", OPEN: "*cannot be told*", FEW: "too few runs"}
 
 
@@ -60,13 +60,13 @@ def render(
 
 def _row(number: int, verdict: Verdict) -> str:
     claim, test = verdict.claim, verdict.test
-    said = f"{claim.claim} *{claim.data}.*"
+    said = f"{number}. {claim.claim} *{claim.data}.*"
     if test is None or isnan(verdict.measured):
-        return f"| {number} | {said} | | | | {UNTESTED} |"
+        return f"| {said} | | | | {UNTESTED} |"
     interval = f" ({words.signed_interval((test.low, test.high))}), p {words.p_value(test.p)}"
     counted = "1 pair" if verdict.pairs == 1 else f"{verdict.pairs} pairs"
     return (
-        f"| {number} | {said} | {words.share(verdict.measured)} | {words.share(verdict.against)} "
+        f"| {said} | {words.share(verdict.measured)} | {words.share(verdict.against)} "
         f"| {words.signed(test.difference)}{interval if verdict.tested else ''} "
         f"| {MARKED[verdict.word]}, {counted} |"
     )

@@ -126,6 +126,17 @@ def test_only_runs_of_a_configuration_that_ships_count(tmp_path):
     assert verdict([*runs, pair], measure=where).measured == pytest.approx(0.1)
 
 
+def test_runs_of_other_jobs_and_files_lie_beside_them(tmp_path):
+    rafdb = "configs/foe/frugalml_rafdb.yaml"
+    config = identity(resolve(rafdb, FoeConfig, {"experts.path": "somewhere"}))
+    store = Run.open(str(tmp_path / "faces"), config, {}, "1.0")
+    store.write_json("summary.json", {"status": "done", "methods": {"ours": {"accuracy": 0.7}}})
+    faces = read(str(tmp_path / "faces"))
+    runs = [*pairs(tmp_path, [0.9, 0.91, 0.92], [0.8, 0.815, 0.82]), faces]
+    assert verdict(runs).pairs == 3
+    assert verdict(runs, configs=[rafdb], against={"path": ["methods", "ours", "accuracy"]}).pairs == 1
+
+
 def command(*arguments: object) -> subprocess.CompletedProcess:
     words = [sys.executable, "-m", "jobs", "evidence", *map(str, arguments)]
     return subprocess.run(words, capture_output=True, text=True, check=False)
@@ -143,7 +154,7 @@ def test_the_page_says_what_came_out_and_how_to_get_it(tmp_path):
     assert "1 claims tested on 3 runs" in done.stdout
     assert "run-3: not used: it differs from configs/foe/digits.yaml in policy.neighbours" in done.stderr
     text = page.read_text()
-    assert "| 1 | The fuser is better. *Digits.* | .910 | .812 | +.098 (+.091 to +.106), p < .001" in text
+    assert "| 1. The fuser is better. *Digits.* | .910 | .812 | +.098 (+.091 to +.106), p < .001" in text
     assert "**holds**, 3 pairs" in text
     assert "1: and why." in text
     assert "python -m jobs foe configs/foe/digits.yaml --set seed=2" in text
