@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from math import isnan
+from pathlib import Path
 
 from configs.load import locate, read_yaml
 from configs.schema.evidence import EvidenceConfig
@@ -65,6 +66,8 @@ def _row(number: int, verdict: Verdict) -> str:
         return f"| {said} | | | | {UNTESTED} |"
     interval = f" ({words.signed_interval((test.low, test.high))}), p {words.p_value(test.p)}"
     counted = "1 pair" if verdict.pairs == 1 else f"{verdict.pairs} pairs"
+    if len(claim.configs) > 1:
+        counted += f" ({', '.join(Path(config).stem for config in verdict.configs)})"
     return (
         f"| {said} | {words.share(verdict.measured)} | {words.share(verdict.against)} "
         f"| {words.signed(test.difference)}{interval if verdict.tested else ''} "

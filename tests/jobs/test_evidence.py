@@ -134,6 +134,8 @@ def test_runs_of_other_jobs_and_files_lie_beside_them(tmp_path):
     faces = read(str(tmp_path / "faces"))
     runs = [*pairs(tmp_path, [0.9, 0.91, 0.92], [0.8, 0.815, 0.82]), faces]
     assert verdict(runs).pairs == 3
+    both = {"configs": [rafdb, DIGITS], "against": {"path": ["methods", "ours", "accuracy"]}}
+    assert verdict(runs, **both).configs == (rafdb, DIGITS)
     assert verdict(runs, configs=[rafdb], against={"path": ["methods", "ours", "accuracy"]}).pairs == 1
 
 
