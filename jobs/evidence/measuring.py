@@ -59,9 +59,9 @@ class Found:
 
     def strays(self, kind: Kind) -> list[str]:
         """Dotted keys in which it differs from runs of a kind."""
-        shipped = read_yaml(locate(kind.config))
+        content = shipped(kind.config)
         for key in ("job", "name"):
-            if shipped.get(key) != self.config[key]:
+            if content.get(key) != self.config[key]:
                 return [key]
         places = canonical(_places(self.config))
         expected = _expected(kind, self.seed, places)
@@ -69,7 +69,7 @@ class Found:
 
     def why_not(self, kinds: Iterable[Kind]) -> str:
         """Why it is of none of these kinds: the one that it is nearest to, and where it differs."""
-        mine = [kind for kind in kinds if read_yaml(locate(kind.config)).get("name") == self.config["name"]]
+        mine = [kind for kind in kinds if shipped(kind.config).get("name") == self.config["name"]]
         if not mine:
             return f"no claim is about runs of the name {self.config['name']}"
         nearest = min(mine, key=lambda kind: (len(self.strays(kind)), str(kind)))
@@ -101,13 +101,19 @@ def read(uri: str) -> Found:
 
 
 @lru_cache(256)
+def shipped(config: str) -> dict[str, Any]:
+    """The content of the file of a job; ConfigError when it is none. Not to be changed."""
+    content = read_yaml(locate(config))
+    if content.get("job") not in SCHEMAS:
+        raise ConfigError(f"{config}: not the file of a job; allowed: {', '.join(SCHEMAS)}")
+    return content
+
+
+@lru_cache(256)
 def _expected(kind: Kind, seed: int, places: str) -> Any:  # noqa: ANN401
     """The configuration of runs of a kind."""
-    job = read_yaml(locate(kind.config)).get("job")
-    if job not in SCHEMAS:
-        raise ConfigError(f"{kind.config}: not the file of a job; allowed: {', '.join(SCHEMAS)}")
     changes = {**json.loads(places), **json.loads(kind.where), "seed": seed}
-    return _listed(identity(resolve(kind.config, SCHEMAS[job], changes)))
+    return _listed(identity(resolve(kind.config, SCHEMAS[shipped(kind.config)["job"]], changes)))
 
 
 def _places(config: dict[str, Any]) -> dict[str, str]:

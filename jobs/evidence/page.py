@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
 
-from configs.load import locate, read_yaml
 from configs.schema.evidence import EvidenceConfig
-from jobs.evidence.measuring import Found, Kind
+from jobs.evidence.measuring import Found, Kind, shipped
 from jobs.evidence.testing import FAILS, FEW, HOLDS, OPEN, UNTESTED, Verdict
 from jobs.report import words
 
@@ -77,12 +76,12 @@ def _row(number: int, verdict: Verdict) -> str:
 
 def _command(run: Found, kind: Kind) -> str:
     """How a run is made."""
-    content = read_yaml(locate(kind.config))
+    content = shipped(kind.config)
     options = [f"{key}={value}" for key, value in json.loads(kind.where).items()]
     for section, value in run.config.items():
         if isinstance(value, dict) and value.get("path"):
-            shipped = content.get(section)
-            same = isinstance(shipped, dict) and shipped.get("path") == value["path"]
+            here = content.get(section)
+            same = isinstance(here, dict) and here.get("path") == value["path"]
             options += [] if same else [f"{section}.path=FOLDER"]
     options.append(f"seed={run.seed}")
     settings = [word for option in options for word in ("--set", option)]

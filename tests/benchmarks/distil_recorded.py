@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/miniatures"))
     parser.add_argument("--plm", nargs="+", choices=PLMS, default=PLMS)
     parser.add_argument("--base-steps", type=int, default=700)
-    parser.add_argument("--steps", type=int, default=160)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
 

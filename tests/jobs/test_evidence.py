@@ -139,6 +139,11 @@ def test_runs_of_other_jobs_and_files_lie_beside_them(tmp_path):
     assert verdict(runs, configs=[rafdb], against={"path": ["methods", "ours", "accuracy"]}).pairs == 1
 
 
+def test_a_claim_about_a_file_that_is_no_jobs_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"tasks/imdb.yaml: not the file of a job; allowed: fusegen, foe"):
+        verdict(pairs(tmp_path, [0.9], [0.8]), configs=["configs/tasks/imdb.yaml"])
+
+
 def command(*arguments: object) -> subprocess.CompletedProcess:
     words = [sys.executable, "-m", "jobs", "evidence", *map(str, arguments)]
     return subprocess.run(words, capture_output=True, text=True, check=False)
