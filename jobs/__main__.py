@@ -199,7 +199,10 @@ def report(
 
 @app.command()
 def evidence(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Finished runs, of any job.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN…", help="Finished runs, of any job, and .jsonl files of earlier pages."),
+    ],
     config: Annotated[
         str, typer.Option(metavar="CONFIG.yaml", help="What is claimed.")
     ] = "configs/evidence.yaml",

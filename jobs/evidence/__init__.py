@@ -1,6 +1,7 @@
 """Holds what the papers claim against runs, and writes down what came out.
 
     measuring.py  the number of a run that a claim is about
+    records.py    runs as lines of a file, which outlast their directories
     testing.py    what several runs say together
     page.py       the page, in Markdown; figure.py draws its figure
 
@@ -15,15 +16,16 @@ import typer
 from configs.load import load
 from configs.schema.base import ConfigError
 from configs.schema.evidence import EvidenceConfig
-from jobs.evidence import figure, page
-from jobs.evidence.measuring import kinds, read
+from jobs.evidence import figure, page, records
+from jobs.evidence.measuring import kinds
 from jobs.evidence.testing import judge
 
 
 def main(config_path: str, overrides: list[str], runs: list[str], output: str) -> None:
-    """Write the page `output` and, in `figures` beside it, its figure; says which runs it could not use."""
+    """Write the page `output`, beside it the records of its runs, and its figure in `figures`; says which of
+    `runs`, directories or files of such records, it could not use."""
     config = load(config_path, EvidenceConfig, overrides)
-    found = [read(run) for run in runs]
+    found = records.load(runs)
     pairs = [
         (claim, of) for s in config.sections for claim in s.claims for of in (claim.measure, claim.against)
     ]
@@ -39,6 +41,7 @@ def main(config_path: str, overrides: list[str], runs: list[str], output: str) -
     try:
         (place.parent / "figures").mkdir(parents=True, exist_ok=True)
         (place.parent / "figures" / f"{place.stem}.svg").write_text(figure.draw(verdicts))
+        records.write(place.with_suffix(records.SUFFIX), used, [measure for _, measure in pairs])
         place.write_text(page.render(config, verdicts, used, wanted, f"figures/{place.stem}.svg"))
     except OSError as error:
         raise ConfigError(f"{output}: cannot be written: {error.strerror}") from None

@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import getitem
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -134,14 +135,19 @@ def _listed(value: Any) -> Any:  # noqa: ANN401
     return value
 
 
-def _at(value: Any, path: tuple[str, ...], within: Any = None) -> Iterator[Any]:  # noqa: ANN401
+def _at(value: Any, path: tuple[str, ...]) -> Iterator[Any]:  # noqa: ANN401
     """What a path with patterns leads to."""
+    for keys in _ways(value, path, value):
+        yield reduce(getitem, keys, value)
+
+
+def _ways(value: Any, path: tuple[str, ...], top: Any) -> Iterator[tuple[str, ...]]:  # noqa: ANN401
+    """The keys that a path with patterns stands for, from a value within `top`."""
     if not path:
-        yield value
+        yield ()
         return
     if not isinstance(value, dict):
         return
-    top = value if within is None else within
     key, rest = path[0], path[1:]
     if key.startswith("$"):
         named = top.get(key[1:], [])
@@ -150,7 +156,18 @@ def _at(value: Any, path: tuple[str, ...], within: Any = None) -> Iterator[Any]:
         keys = [name for name in value if fnmatchcase(name, key)]
     for name in keys:
         if name in value:
-            yield from _at(value[name], rest, top)
+            yield from ((name, *keys) for keys in _ways(value[name], rest, top))
+
+
+def excerpt(value: dict[str, Any], path: tuple[str, ...], kept: dict[str, Any]) -> None:
+    """Copy what a path with patterns leads to into `kept`, with what it names."""
+    names = [key[1:] for key in path if key.startswith("$")]
+    kept.update({name: value[name] for name in names if name in value})
+    for keys in _ways(value, path, value):
+        source, target = value, kept
+        for key in keys[:-1]:
+            source, target = source[key], target.setdefault(key, {})
+        target[keys[-1]] = source[keys[-1]]
 
 
 def _on_curve(points: Any, cost: float) -> float:  # noqa: ANN401

@@ -13,6 +13,7 @@ from configs.schema.base import ConfigError, identity
 from configs.schema.evidence import EvidenceConfig
 from configs.schema.foe import FoeConfig
 from jobs import evidence
+from jobs.evidence import records
 from jobs.evidence.measuring import kinds, read
 from jobs.evidence.testing import FAILS, FEW, HOLDS, OPEN, UNTESTED, judge
 
@@ -170,6 +171,57 @@ def test_the_page_says_what_came_out_and_how_to_get_it(tmp_path):
     before = page.read_bytes()
     command(*sorted(folder.iterdir(), reverse=True), "--config", mine, "--output", page)
     assert page.read_bytes() == before
+
+
+def test_records_stand_for_runs_that_are_gone(tmp_path):
+    folder, page = tmp_path / "runs", tmp_path / "evidence.md"
+    folder.mkdir()
+    curve = [{"cost": 2, "accuracy": 0.6}, {"cost": 6, "accuracy": 0.8}]
+    for seed in range(3):
+        run(folder, seed, {"ours": 0.9 + seed / 90, "theirs": 0.8, "curve": curve, "unread": 0.1})
+    more = [
+        CLAIM,
+        CLAIM | {"measure": {"path": ["methods", "$policy", "accuracy"]}},
+        CLAIM | {"against": {"path": ["methods", "curve", "points"], "at_cost": 4}},
+        CLAIM | {"against": {"path": ["methods", "t*", "accuracy"], "take": "max"}},
+    ]
+    mine = tmp_path / "claims.yaml"
+    mine.write_text(yaml.safe_dump({"job": "evidence", "sections": [{"title": "All", "claims": more}]}))
+    evidence.main(str(mine), [], [str(one) for one in folder.iterdir()], str(page))
+    before, records = page.read_bytes(), tmp_path / "evidence.jsonl"
+    kept = records.read_bytes()
+    assert b"unread" not in kept and kept.count(b"\n") == 3
+    evidence.main(str(mine), [], [str(records)], str(page))
+    assert (page.read_bytes(), records.read_bytes()) == (before, kept)
+    again = str(run(folder, 2, {"ours": 0.5, "theirs": 0.8, "curve": curve}))
+    evidence.main(str(mine), [], [str(records), again], str(page))
+    assert records.read_bytes().count(b"\n") == 3  # the newer one counts
+    assert b'"accuracy":0.5}' in records.read_bytes()
+
+
+def test_records_name_no_folder_of_a_machine(tmp_path):
+    rafdb = "configs/foe/frugalml_rafdb.yaml"
+    config = identity(resolve(rafdb, FoeConfig, {"experts.path": "/data/of/mine/frugalml_rafdb"}))
+    Run.open(str(tmp_path / "faces"), config, {}, "1.0").write_json("summary.json", {"status": "done"})
+    faces = records.load([str(tmp_path / "faces")])
+    records.write(tmp_path / "kept.jsonl", faces, [])
+    assert "/data" not in (tmp_path / "kept.jsonl").read_text()
+    (found,) = records.load([str(tmp_path / "faces"), str(tmp_path / "kept.jsonl")])
+    assert found.config["experts"]["path"] == "frugalml_rafdb"
+    claim = claims(configs=[rafdb]).sections[0].claims[0]
+    assert not found.strays(kinds(claim, claim.measure)[0])
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[]", '{"config": {}}', '{"config": {"seed": 1}, "version": "1", "summary": {}}']
+)
+def test_a_line_that_is_no_record_is_named(tmp_path, line):
+    kept = tmp_path / "kept.jsonl"
+    kept.write_text(line + "\n")
+    with pytest.raises(ConfigError, match=r"kept.jsonl, line 1: not the record of a run"):
+        records.load([str(kept)])
+    with pytest.raises(ConfigError, match=r"gone.jsonl: cannot be read: No such file"):
+        records.load([str(tmp_path / "gone.jsonl")])
 
 
 def test_what_is_no_evidence_is_refused_in_one_line(tmp_path):
