@@ -16,7 +16,7 @@ from actors.merging.errors import CheckpointError
 from actors.merging.estimating import Estimate, disk, estimate, speed
 from actors.merging.grams import read_manifest
 from actors.merging.heads import heads_of
-from actors.merging.merging import RESULT
+from actors.merging.merging import GRAMS, RESULT
 from actors.merging.models import architecture_of
 from actors.merging.solving import PLUS_PLUS, carrier_of, rules_of
 from actors.merging.texts import files_of, limited, parts_of, read
@@ -59,8 +59,9 @@ def main(
     with launch.failing_by_status():
         summary = conduct(uri, config, address)
     typer.echo(result_table(summary))
+    made = RESULT if config.merges else GRAMS
     typer.echo(f"\nReport    {report.write(uri, None)}")
-    typer.echo(f"Model     {Run(uri).below(RESULT).uri}")
+    typer.echo(f"{made.capitalize():9} {Run(uri).below(made).uri}")
 
 
 def prepare(
@@ -148,7 +149,8 @@ def _texts(config: MergeConfig) -> tuple[pa.Table | None, list[str]]:
 
 def describe(config: MergeConfig, models: list[Checkpoint], plans: list[Plan], needs: Estimate) -> str:
     """What the job will do, and need."""
-    lines = [f"{config.name}: {', '.join(config.methods)}; the result is {config.result}"]
+    made = f"{', '.join(config.methods)}; the result is {config.result}"
+    lines = [f"{config.name}: {made if config.merges else 'Gram files of one model; nothing is merged'}"]
     if config.texts is not None:
         lines.append(f"domains   {', '.join(dict.fromkeys(plan.domain for plan in plans if plan.domain))}")
     size = plans[0].like.bytes

@@ -58,14 +58,14 @@ def disk(config: MergeConfig, plans: Sequence[Plan]) -> dict[str, int]:
         "Gram matrices": SINGLE * triangles * own if "regmean" in config.methods else 0,
         "Fisher information": SINGLE * _numbers(plan) * len(plans) if "fisher" in config.methods else 0,
         "solved layers": SINGLE * sum(_inputs_outputs(plan, g)[2] for g in plan.groups) * solved,
-        "merged models": size * (len(config.methods) + (len(config.alphas) if solved else 0)),
+        "merged models": size * (len(config.methods) + (len(config.alphas) if solved else 0)) * config.merges,
     }
     return {name: written for name, written in found.items() if written}
 
 
 def _solutions(config: MergeConfig) -> int:
     """How often layers are solved for."""
-    plain = 1 + len(config.alphas) if "regmean" in config.methods else 0
+    plain = 1 + len(config.alphas) if "regmean" in config.methods and config.merges else 0
     return plain + (solving.PLUS_PLUS in config.methods)
 
 
@@ -132,7 +132,8 @@ def _work(config: MergeConfig, plans: Sequence[Plan], table: pa.Table | None) ->
         if config.fine_tuning is not None:
             learnt = _count(table, "train", plan.domain)
             work["fine-tuning"] += 3 * each * learnt * config.fine_tuning.epochs
-        work["judging"] += each * _count(table, "test") * (len(plans) + merged) / len(plans)
+        if config.merges:
+            work["judging"] += each * _count(table, "test") * (len(plans) + merged) / len(plans)
     if _solutions(config):
         work["solving"] += _solutions(config) * sum(
             width(g, plans[0].shapes) ** 3 / 3 for g in plans[0].groups

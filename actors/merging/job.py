@@ -1,6 +1,7 @@
 """The merging job, as the coordinator runs it.
 
-texts -> a model per domain (or checkpoints that are there) -> statistics of each model, side by side
+texts -> a model per domain (or checkpoints that are there) -> statistics of each model, side by side (of a
+model alone this is the end, and its Gram files are the result)
 -> RegMean stage by stage, other methods in one pass -> test texts are answered -> judgement -> `model/`
 """
 
@@ -16,7 +17,7 @@ from actors.merging.errors import CheckpointError
 from actors.merging.grams import read_manifest
 from actors.merging.heads import How, heads_of, labels_of
 from actors.merging.judging import BEST
-from actors.merging.merging import publish
+from actors.merging.merging import GRAMS, MODEL, publish
 from actors.merging.models import architecture_of
 from actors.merging.solving import PLUS_PLUS
 from actors.status import enter
@@ -56,11 +57,17 @@ class MergeJob:
         self._enter("reading texts")
         texts = self._texts()
         sources = self._sources(texts)
-        fused = self.fuse(sources, texts)
+        if self.config.merges:
+            fused = self.fuse(sources, texts)
+            judged = self._judged(sources, fused.models, texts)
+        else:
+            fused, judged = Fused({}, self._collected(sources, texts), {}), {}
         merged, statistics = fused.models, fused.statistics
-        judged = self._judged(sources, merged, texts)
         self._enter("writing the results")
-        publish(self.run_store, merged[self.config.result].key)
+        if merged:
+            publish(self.run_store, f"steps/{merged[self.config.result].key}/{MODEL}")
+        else:
+            publish(self.run_store, f"steps/{statistics['grams'][0]['step']}", GRAMS)
         summary = self._summary(sources, merged, judged, time.time() - started)
         tensors = (
             self.run_store.read_json(f"steps/{merged['regmean'].key}/tensors.json")
@@ -79,8 +86,7 @@ class MergeJob:
         heads = heads_of(checkpoints, self._heads())
         check_alike({one.name: heads.comparable(one) for one in checkpoints})
         shared = self._shared(sources)
-        self._enter("collecting statistics of every model")
-        statistics = self._statistics(sources, texts)
+        statistics = self._collected(sources, texts)
         self._check_rows(checkpoints, statistics["grams"])
         self._enter("merging")
         models, solved = self._merged(checkpoints[0], shared, statistics)
@@ -146,6 +152,10 @@ class MergeJob:
         """Models that the job fine-tunes have the labels of one file, whatever these are called."""
         tuned = self.config.fine_tuning is not None and self.config.heads == "names"
         return "positions" if tuned else self.config.heads
+
+    def _collected(self, sources: list[dict[str, Any]], texts: Done | None) -> dict[str, Any]:
+        self._enter("collecting statistics of every model")
+        return self._statistics(sources, texts)
 
     def _statistics(self, sources: list[dict[str, Any]], texts: Done | None) -> dict[str, Any]:
         """Where the statistics of each model are, by kind, and what is said of them."""

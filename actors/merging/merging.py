@@ -27,7 +27,8 @@ from fusion.merging.task_arithmetic import task_arithmetic
 from fusion.merging.ties import ties
 
 MODEL = "model"
-RESULT = "model"
+RESULT, GRAMS = "model", "grams"
+"""What a run leaves: the model that it made of several, or the Gram files of one."""
 """Folder of the result below the run."""
 Each = Callable[[str, list[Tensor]], Tensor]
 """A merged tensor, given its name and the models' own."""
@@ -208,16 +209,16 @@ def card(params: Mapping[str, Any], like: Checkpoint) -> str:
     )
 
 
-def publish(run: Run, key: str) -> None:
-    """Put the result where a person looks for it, all at once where a folder can be renamed."""
+def publish(run: Run, made: str, name: str = RESULT) -> None:
+    """Put a folder that a step has made where a person looks for it, all at once where one can be renamed."""
     if not run.local:
-        with run.folder(f"steps/{key}/{MODEL}") as folder:
-            run.put_folder(RESULT, folder)
+        with run.folder(made) as folder:
+            run.put_folder(name, folder)
         return
-    target, source = Path(run.at(RESULT)), Path(run.at(f"steps/{key}/{MODEL}"))
+    target, source = Path(run.at(name)), Path(run.at(made))
     if target.is_symlink() and target.resolve() == source.resolve():
         return
-    draft = target.with_name(f".{RESULT}.tmp")
+    draft = target.with_name(f".{name}.tmp")
     draft.unlink(missing_ok=True)
     draft.symlink_to(source.relative_to(target.parent), target_is_directory=True)
     draft.replace(target)

@@ -76,7 +76,7 @@ class Checkpoint(Strict):
     domain: str | None = None
     """The domain of `data` whose texts its statistics come from."""
     grams: str | None = None
-    """Folder of Gram files that another run has collected (`steps/collect-…`), instead of a domain."""
+    """Folder of Gram files that another run has collected (its `grams`), instead of a domain."""
     weight: PositiveFloat = 1.0
     """Its share (lambda), before all are divided by their sum."""
 
@@ -110,7 +110,8 @@ class MergeConfig(Strict):
     data: DomainData | None = None
     """Texts to learn, measure and judge on."""
     models: tuple[Checkpoint, ...] = ()
-    """What is merged; models that the job fine-tunes when empty."""
+    """What is merged; models that the job fine-tunes when empty. Of one alone Gram files are collected, for
+    others to merge."""
     fine_tuning: FineTuning | None = None
     """How those are trained."""
     base: str | None = None
@@ -152,6 +153,11 @@ class MergeConfig(Strict):
     """GPUs that Ray reserves for it; fractions share one."""
 
     @property
+    def merges(self) -> bool:
+        """Whether there is more than one model."""
+        return len(self.models) != 1
+
+    @property
     def texts(self) -> DomainData | None:
         """`data` with the domains of the models, where models are given; None where no text is needed."""
         own = tuple(dict.fromkeys(model.domain for model in self.models if model.domain is not None))
@@ -168,8 +174,13 @@ class MergeConfig(Strict):
         if self.fine_tuning is not None and self.data is None:
             raise ValueError("fine_tuning: needs data, the texts of the domains")
         names = [model.name for model in self.models]
-        if self.models and (len(names) < 2 or len(set(names)) < len(names)):
-            raise ValueError(f"models: two at least, with different names, got {', '.join(names)}")
+        if len(set(names)) < len(names):
+            raise ValueError(f"models: different names are needed, got {', '.join(names)}")
+        if not self.merges and (self.methods != ("regmean",) or self.models[0].domain is None):
+            raise ValueError(
+                "models: one alone is not merged; to collect its Gram files, set methods to [regmean] and "
+                "give its domain"
+            )
         reserved = [name for name in names if name in RESERVED_MODELS]
         if reserved:
             raise ValueError(f"models: {reserved[0]} is the name of a method or baseline; name it otherwise")

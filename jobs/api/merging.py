@@ -12,7 +12,7 @@ import pandas as pd
 from rich.console import Console
 
 from actors.merging.estimating import estimate
-from actors.merging.merging import RESULT
+from actors.merging.merging import GRAMS, RESULT
 from configs.schema.base import ConfigError
 from configs.schema.merge import DomainData, MergeConfig
 from jobs import merge as job
@@ -27,8 +27,13 @@ class Merged(Result):
 
     @property
     def checkpoint(self) -> str:
-        """Folder or URI of the merged model, as `transformers` reads it."""
-        return self.run.below(RESULT).uri
+        """Folder or URI of the merged model, as `transformers` reads it; of its Gram files where a model was
+        alone."""
+        return self.run.below(self._made).uri
+
+    @property
+    def _made(self) -> str:
+        return RESULT if len(self.summary["models"]) > 1 else GRAMS
 
     @cached_property
     def model(self) -> Any:  # noqa: ANN401
@@ -64,9 +69,9 @@ class Merged(Result):
         return pd.DataFrame.from_dict(rows, orient="index")
 
     def save(self, out: str | PathLike[str]) -> Path:
-        """Copy the checkpoint to a local folder; ConfigError where something else lies there."""
+        """Copy `checkpoint` to a local folder; ConfigError where something else lies there."""
         target = Path(out)
-        with self.run.folder(RESULT) as folder:
+        with self.run.folder(self._made) as folder:
             names = sorted(path.name for path in folder.iterdir())
             there = sorted(path.name for path in target.iterdir()) if target.is_dir() else []
             same, *_ = filecmp.cmpfiles(folder, target, there, shallow=False)

@@ -25,7 +25,9 @@ def test_files_that_ship_load(path):
     [
         ({"models": []}, "give either models, or fine_tuning"),
         ({"fine_tuning": {}, "data": DATA}, "not both"),
-        ({"models": CHECKPOINTS[:1]}, "two at least"),
+        ({"models": CHECKPOINTS[:1]}, "one alone is not merged; to collect its Gram files"),
+        ({"models": CHECKPOINTS[:1], "methods": ["regmean"]}, "one alone is not merged"),
+        ({"models": CHECKPOINTS[:1] * 2}, "different names are needed"),
         ({"models": [CHECKPOINTS[0]] * 2}, "different names"),
         ({"models": [CHECKPOINTS[0], {**THIRD, "name": "ensemble"}]}, "ensemble is the name of a method or"),
         ({"models": [{**THIRD, "name": "simple"}, THIRD]}, "simple is the name of a method"),

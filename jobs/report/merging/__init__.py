@@ -139,6 +139,8 @@ def outcome(summary: Mapping[str, Any]) -> str:
     """What came out, in a sentence or two."""
     methods, result = summary["methods"], summary["result"]
     names = ", ".join(model["name"] for model in summary["models"])
+    if len(summary["models"]) == 1:
+        return f"The Gram files of {names} were collected, for others to merge."
     text = f"{len(summary['models'])} models ({names}) became one by {result}."
     if methods:
         mine = methods[result]["in_domain"]["accuracy"]

@@ -167,6 +167,24 @@ def test_a_merger_that_sees_only_weights_and_gram_files(merged, base, tmp_path):
     assert other.read_bytes("model/model.safetensors") == run.read_bytes("model/model.safetensors")
 
 
+def test_an_owner_of_one_model_collects_what_others_merge(merged, reviews, tmp_path):
+    _, run = merged
+    ((name, (model, grams)), *_) = published(run).items()
+    alone = {
+        "job": "merge",
+        "models": [{"name": name, "model": model, "domain": name}],
+        "methods": ["regmean"],
+        "data": run.read_json("run.json")["config"]["data"],
+        "statistics": run.read_json("run.json")["config"]["statistics"],
+    }
+    summary, own = merge(MergeConfig.model_validate(alone), tmp_path / "alone")
+    assert summary["status"] == "done" and summary["methods"] == {}
+    there = {path.name: path.read_bytes() for path in Path(own.at("grams")).glob("*.safetensors")}
+    assert there == {path.name: path.read_bytes() for path in Path(grams).glob("*.safetensors")}
+    assert read_manifest(Storage(own.at("grams"))) == read_manifest(Storage(grams))
+    assert not own.exists("model")
+
+
 def test_models_that_are_given_are_judged_in_their_own_domains(merged, reviews, tmp_path):
     _, run = merged
     models = [{"name": f"on-{n}", "model": m, "domain": n} for n, (m, _) in sorted(published(run).items())]
