@@ -98,7 +98,16 @@ def read(uri: str) -> Found:
     record, summary = run.read_json("run.json"), run.read_json("summary.json")
     if summary.get("status") != "done":
         raise ConfigError(f"{uri}: {summary.get('status', 'not done')}; only finished runs are evidence")
-    return Found(uri, record["config"], record["version"], summary)
+    return Found(uri, as_now(record["config"]), record["version"], summary)
+
+
+def as_now(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a run with the defaults of keys that came later; as it is where it is not valid
+    any more, which makes it one that does not ship."""
+    try:
+        return identity(SCHEMAS[config["job"]].model_validate(config))
+    except (KeyError, ValueError):
+        return config
 
 
 @lru_cache(256)

@@ -12,7 +12,7 @@ from typing import Any
 from cluster.storage import canonical
 from configs.schema.base import ConfigError
 from configs.schema.evidence import Measure
-from jobs.evidence.measuring import Found, excerpt, read
+from jobs.evidence.measuring import Found, as_now, excerpt, read
 
 SUFFIX = ".jsonl"
 
@@ -46,7 +46,7 @@ def _recorded(place: Path) -> list[Found]:
     for number, line in enumerate(lines, 1):
         try:
             one = json.loads(line)
-            run = Found(f"{place}, line {number}", one["config"], one["version"], one["summary"])
+            run = Found(f"{place}, line {number}", as_now(one["config"]), one["version"], one["summary"])
             _ = run.seed, run.config["name"], run.config["job"]
         except (ValueError, KeyError, TypeError):
             raise ConfigError(

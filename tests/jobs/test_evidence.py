@@ -1,5 +1,6 @@
 """Claims held against runs: what counts as a run of a claim, what is concluded, and what is written."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +126,14 @@ def test_only_runs_of_a_configuration_that_ships_count(tmp_path):
     assert verdict([*runs, other], measure=where).word == UNTESTED  # no run of that seed to compare with
     pair = read(str(run(tmp_path, 3, {"ours": 0.2, "theirs": 0.3})))
     assert verdict([*runs, pair], measure=where).measured == pytest.approx(0.1)
+
+
+def test_runs_from_before_a_key_was_there_count_with_its_default(tmp_path):
+    place = run(tmp_path, 0, {"ours": 0.9, "theirs": 0.8})
+    record = yaml.safe_load((place / "run.json").read_text())
+    del record["config"]["split"]["max_stored"]
+    (place / "run.json").write_text(json.dumps(record))
+    assert verdict([read(str(place))]).pairs == 1
 
 
 def test_runs_of_other_jobs_and_files_lie_beside_them(tmp_path):
