@@ -42,6 +42,10 @@ class Outcome:
     """Round -> what its samples look like to the models."""
 
 
+WITHIN = ("round/", "scaling/")
+"""How names of models begin that are no rivals of the result, but show how it came about."""
+
+
 class Fusegen:
     """Runs the variants of one configuration."""
 
@@ -97,6 +101,7 @@ class Fusegen:
         final: bool = False,
         score: bool = False,
         checkpoints: bool = False,
+        per_plm: int | None = None,
     ) -> Call:
         """The step that trains a model on samples of a variant."""
         spec = self.config.stm.final if final else self.config.stm.rounds
@@ -110,6 +115,7 @@ class Fusegen:
             "seed": self.config.seed,
             "score": score,
             "checkpoints": checkpoints,
+            **({} if per_plm is None else {"per_plm": per_plm}),
         }
         return Call("train", TRAIN, params, resources_of(spec))
 
@@ -200,7 +206,7 @@ def baseline_calls(method: Fusegen) -> dict[str, Call]:
     main = outcomes[result]
     calls = {result: method.train_call(main, weights=main.weights, final=True)}
     if config.baselines.plms:
-        calls |= {plm: method.train_call(main, plms=[plm], final=final) for plm in _writers(main)}
+        calls |= {plm: method.train_call(main, plms=[plm], final=final) for plm in writers_of(main)}
     if config.baselines.union:
         calls["union"] = method.train_call(main, final=final)
         if main.weights:
@@ -216,7 +222,7 @@ def baseline_calls(method: Fusegen) -> dict[str, Call]:
 def _per_plm(method: Fusegen, name: str, *, final: bool) -> dict[str, Call]:
     """A rival's model for each PLM, its samples weighted by the rival's own rule."""
     config, outcome = method.config.as_variant(name), method.outcomes[name]
-    plms = _writers(outcome)
+    plms = writers_of(outcome)
     weights: list[Done | None] = [None] * len(plms)
     if config.weights.kind != "uniform":
         weights = [*method.steps.do([method.weigh_call(config, outcome, [plm]) for plm in plms])]
@@ -226,7 +232,8 @@ def _per_plm(method: Fusegen, name: str, *, final: bool) -> dict[str, Call]:
     }
 
 
-def _writers(outcome: Outcome) -> list[str]:
+def writers_of(outcome: Outcome) -> list[str]:
+    """The PLMs of which samples were kept."""
     return [plm for plm, counts in outcome.chain.kept.items() if sum(counts)]
 
 
@@ -245,7 +252,7 @@ def predict_calls(config: FusegenConfig, models: dict[str, str]) -> dict[str, Ca
     assert config.eval is not None  # noqa: S101 - callers check
     shared: dict[str, Any] = {"eval": identity(config.eval), "labels": list(config.task.label_names)}
     baseline = getattr(config.stm, config.baselines.stm)
-    trained_as = {name: config.stm.rounds if name.startswith("round/") else baseline for name in models}
+    trained_as = {name: config.stm.rounds if name.startswith(WITHIN) else baseline for name in models}
     trained_as |= {config.variant[0]: config.stm.final}
     return {
         name: Call(

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from actors import fusegen, outputs
+from actors import fusegen, outputs, scaling
 from actors.board import Board
 from actors.steps.runner import Call, StepError, Steps
 from actors.writing import Writers
@@ -40,7 +40,8 @@ class FusegenJob:
         self.board.enter("training the final model and what it is compared with")
         for outcome in outcomes.values():
             method.embed(outcome, config.stm.final)
-        calls = fusegen.baseline_calls(method)
+        stages = scaling.stages_of(method) if config.baselines.scaling else []
+        calls = fusegen.baseline_calls(method) | scaling.calls_of(method, stages)
         models = dict(zip(calls, self.steps.do(list(calls.values())), strict=True))
         result = models[config.variant[0]]
         if "skipped" in result.facts:
@@ -48,7 +49,7 @@ class FusegenJob:
         trained = {name: done.key for name, done in models.items() if "skipped" not in done.facts}
         scores = self._evaluate(outcomes[config.variant[0]], trained)
         self.board.enter("writing the results")
-        summary = report.publish(outcomes, trained, scores)
+        summary = report.publish(outcomes, trained, scores, stages)
         self.board.enter("done")
         return summary
 

@@ -9,7 +9,8 @@ report.json                                what the report is drawn from
 import time
 from typing import Any
 
-from actors.fusegen import Outcome
+from actors.fusegen import WITHIN, Outcome
+from actors.scaling import Stage, summary_of
 from actors.status import status_of
 from actors.steps.runner import Call, Steps
 from actors.writing import Round
@@ -39,11 +40,17 @@ class Outputs:
         return summary
 
     def publish(
-        self, outcomes: dict[str, Outcome], models: dict[str, str], scores: dict[str, Any] | None
+        self,
+        outcomes: dict[str, Outcome],
+        models: dict[str, str],
+        scores: dict[str, Any] | None,
+        stages: list[Stage],
     ) -> dict[str, Any]:
         """Write everything at the end of a run."""
         main = outcomes[self.config.variant[0]]
         summary = {"status": "done", **self._summary(outcomes, scores)}
+        if stages:
+            summary["scaling"] = summary_of(stages, scores or {}, summary["costs"])
         params = {
             "chain": list(main.chain.keys),
             "plms": [plm.name for plm in self.config.plms],
@@ -85,7 +92,7 @@ class Outputs:
         main = outcomes[config.variant[0]]
         scores = scores or {}
         result, *_ = config.variant
-        others = {n: s for n, s in scores.items() if n != result and not n.startswith("round/")}
+        others = {n: s for n, s in scores.items() if n != result and not n.startswith(WITHIN)}
         return {
             "job": config.job,
             "task": config.task.name,

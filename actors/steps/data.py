@@ -1,7 +1,8 @@
 """What steps read of each other: the accepted samples of a chain of filter steps, and their splits."""
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -27,12 +28,22 @@ def held_out(ids: Sequence[str], owners: Sequence[str], share: float) -> NDArray
 
     A sample held out early can only be trained on later when many new ones hash lower.
     """
+    counts = {owner: int(n * share) for owner, n in Counter(owners).items()}
+    return _lowest(ids, owners, counts)
+
+
+def first_of_each(ids: Sequence[str], owners: Sequence[str], count: int) -> NDArray[np.bool_]:
+    """At most `count` samples of each owner: those whose ids hash highest, the last to be held out."""
+    return ~_lowest(ids, owners, {owner: max(0, n - count) for owner, n in Counter(owners).items()})
+
+
+def _lowest(ids: Sequence[str], owners: Sequence[str], counts: Mapping[str, int]) -> NDArray[np.bool_]:
+    """So many samples of each owner: those whose ids hash lowest."""
     order = np.array([hashlib.blake2b(i.encode(), digest_size=8).digest() for i in ids], dtype="S8")
     names = np.asarray(owners, dtype=object)
     mask = np.zeros(len(order), dtype=bool)
-    for owner in dict.fromkeys(owners):
+    for owner, count in counts.items():
         mine = np.flatnonzero(names == owner)
-        count = int(len(mine) * share)
         mask[mine[np.argsort(order[mine], kind="stable")[:count]]] = True
     return mask
 

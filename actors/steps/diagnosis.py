@@ -16,6 +16,9 @@ from actors.steps.training import read_probabilities
 from cluster.storage import Run, Step
 from fusion.generation import cartography, diversity
 
+TINY = 1e-12
+"""Probability below which none is taken to be, so that one sure mistake does not decide alone."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -62,6 +65,18 @@ def diagnose(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  #
         "label_agreement": _agreement(samples),
         "diversity": {plm: diversity.describe(list(of)) for plm, of in mine.items() if len(of)},
     }
+
+
+def held_out_losses(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
+    """Facts: losses, the mean -log p of the label asked for that each model gives to what was held out of the
+    texts of all PLMs.
+
+    `params`: chain, models {name: key}, labels, held_out.
+    """
+    samples = read_scored(run, params)
+    held = held_out(samples.ids, samples.owners.tolist(), params["held_out"])
+    losses = -np.log(np.maximum(samples.right()[:, held], TINY)).mean(axis=1) if samples.proba else []
+    return {"losses": {name: round(float(loss), 6) for name, loss in zip(samples.proba, losses, strict=True)}}
 
 
 def _shares(samples: Scored) -> dict[str, dict[str, float]]:

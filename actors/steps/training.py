@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from actors import stms
-from actors.steps.data import held_out, read_kept, read_step
+from actors.steps.data import first_of_each, held_out, read_kept, read_step
 from cluster.storage import Run, Step
 from configs.schema.stm import StmSpec
 
@@ -28,13 +28,14 @@ def train(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     """Train one model and, when asked, score every sample of the chain with it.
 
     `params`: chain, plms (whose samples it learns from; None for all), held_out (share it must not see),
+    per_plm (samples of each PLM at most, where given),
     weights (key of a weighting step, or None), stm, labels, seed, score (whether to write the probabilities),
     checkpoints (whether to keep the weights of every epoch, where the kind has epochs). A set with fewer than
     two classes trains no model; the facts say so.
     """
     table = read_kept(run, params["chain"])
     labels = table.column("label").to_numpy()
-    chosen = _chosen(table, params["plms"], params["held_out"])
+    chosen = _chosen(table, params["plms"], params["held_out"], params.get("per_plm"))
     facts = {"n": int(chosen.sum()), "n_all": table.num_rows}
     if len(np.unique(labels[chosen])) < 2:
         return {**facts, "skipped": "fewer than two labels among its samples"}
@@ -101,12 +102,15 @@ def read_probabilities(run: Run, key: str, n_labels: int) -> NDArray[np.float64]
     return np.stack([table.column(f"p{c}").to_numpy() for c in range(n_labels)], axis=1)
 
 
-def _chosen(table: pa.Table, plms: list[str] | None, share: float) -> NDArray[np.bool_]:
+def _chosen(table: pa.Table, plms: list[str] | None, share: float, per_plm: int | None) -> NDArray[np.bool_]:
     owners = table.column("plm").to_pylist()
     chosen = np.ones(table.num_rows, dtype=bool)
     if plms is not None:
         chosen &= pc.is_in(table.column("plm"), pa.array(plms)).to_numpy().astype(bool)
-    return chosen & ~held_out(table.column("id").to_pylist(), owners, share) if share else chosen
+    ids = table.column("id").to_pylist()
+    if share:
+        chosen &= ~held_out(ids, owners, share)
+    return chosen if per_plm is None else chosen & first_of_each(ids, owners, per_plm)
 
 
 def _weights(run: Run, key: str | None, ids: pa.ChunkedArray) -> NDArray[np.float64] | None:

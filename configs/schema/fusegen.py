@@ -197,6 +197,9 @@ class Baselines(Strict):
     """One model per PLM, on its own samples."""
     union: bool = True
     """One model on all samples with equal weights, and one with the weights of the job."""
+    scaling: bool = False
+    """How accuracy grows from one PLM to all, each time with the PLM whose texts help most; no test label
+    decides that. Takes K (K + 5) / 2 more models of the kind of the rounds."""
     stm: Literal["rounds", "final"] = "rounds"
     """Kind of model that the baselines use."""
 

@@ -44,6 +44,7 @@ def draw(facts: Facts) -> dict[str, Markup | None]:
     figures: dict[str, Callable[[Facts], Drawn | None]] = {
         "scores": _scores,
         "rounds": _rounds,
+        "scaling": _scaling,
         "samples": _samples,
         "map": _map,
         "shares": _shares,
@@ -112,6 +113,28 @@ def _rounds(facts: Facts) -> Drawn | None:
     plain(axes, x=False)
     numbers(axes, "y", lambda value: share(value, 2))
     return figure, f"Accuracy by round: {', '.join(share(value) for value in y)}"
+
+
+def _scaling(facts: Facts) -> Drawn | None:
+    """Accuracy by number of PLMs, with all texts of each and with as many in all as one has."""
+    rows = [row for row in tables.stages(facts) if row["all"] and row["one"]]
+    if len(rows) < 2:
+        return None
+    figure = canvas(255)
+    axes = figure.subplots()
+    x = [row["models"] for row in rows]
+    for number, (part, label) in enumerate((("all", "all texts of each"), ("one", "as many as one has"))):
+        bands = np.array([row[part]["ci95"] for row in rows])
+        axes.fill_between(x, bands[:, 0], bands[:, 1], color=series(number), alpha=0.15, linewidth=0)
+        y = [row[part]["accuracy"] for row in rows]
+        axes.plot(x, y, MARKERS[number] + "-", color=series(number), linewidth=2, markersize=6, label=label)
+    axes.set_xticks(x, [f"{row['models']}\n+ {row['added']}" for row in rows])
+    axes.set_ylabel("accuracy on real texts")
+    axes.margins(x=0.08, y=0.12)
+    plain(axes, x=False)
+    numbers(axes, "y", lambda value: share(value, 2))
+    legend(figure, 2)
+    return figure, "Accuracy by number of models: " + ", ".join(share(r["all"]["accuracy"]) for r in rows)
 
 
 def _level(axes: Axes, accuracy: float) -> None:

@@ -87,6 +87,22 @@ def _mean(values: Any, skip: int) -> float | None:  # noqa: ANN401
     return sum(others) / len(others) if others else None
 
 
+def stages(facts: Facts) -> list[dict[str, Any]]:
+    """Rows of one PLM, two and so on: `models`, `added`, `loss`, scores `all` and `one`, `tokens`, `cost`."""
+    return [
+        {
+            "models": number,
+            "added": stage["added"],
+            "loss": stage["held_out_loss"],
+            "all": stage["all"] or {},
+            "one": stage["one"] or {},
+            "tokens": stage["tokens"],
+            "cost": stage["cost"],
+        }
+        for number, stage in enumerate(facts.summary.get("scaling") or [], 1)
+    ]
+
+
 def habits(facts: Facts) -> dict[str, Any] | None:
     """How each PLM writes: `measures` (headings), `plms` and `rounds` with their cells as text."""
     found = facts.report.get("diversity") or {}

@@ -13,6 +13,7 @@ from actors.vectors import read_vectors
 from cluster.storage import Run
 from configs.schema.fusegen import VARIANTS
 from configs.schema.stm import HeadStm
+from jobs import report
 from tests import corpus
 from tests.docs.blocks import undocumented
 from tests.jobs.conftest import Conducted, ids_of_chains, results
@@ -92,6 +93,25 @@ def test_fact_17_shots_are_shared_by_all_and_differ_from_round_to_round(main):
     }
     assert [len(h) for h in hashes.values()] == [2, 2, 2]
     assert not hashes[1] & hashes[2]
+
+
+def test_models_join_in_the_order_in_which_they_help(conduct):
+    done = conduct(**corpus.SHORT, baselines={"scaling": True})
+    stages = done.summary["scaling"]
+    assert undocumented("fusegen", done.summary) == set()
+    assert [len(stage["plms"]) for stage in stages] == list(range(1, 1 + len(corpus.PLMS)))
+    assert {stage["added"] for stage in stages} == set(corpus.PLMS)
+    assert not any(name.startswith("scaling") for name in done.summary["baselines"])
+    run = Run(str(done.folder))
+    losses = [run.read_json(f"steps/{key}/manifest.json")["losses"] for key in done.steps("held-out")]
+    for stage in stages:
+        (tried,) = (one for one in losses if len(one) == len(corpus.PLMS) + 1 - len(stage["plms"]))
+        assert tried[stage["added"]] == stage["held_out_loss"] == min(tried.values())
+    assert stages[0]["one"] == stages[0]["all"]
+    assert stages[-1]["all"]["accuracy"] == done.summary["baselines"]["union"]["accuracy"]
+    assert stages[-1]["one"] != stages[-1]["all"]
+    page = report.render(done.summary, run.read_json("report.json"), run.read_json("run.json"))
+    assert "How many models are enough" in page and stages[0]["added"] in page
 
 
 def test_real_labels_appear_only_after_the_last_round(conduct, tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from actors.steps.data import held_out, read_kept, seed_of
+from actors.steps.data import first_of_each, held_out, read_kept, seed_of
 from tests import corpus
 
 
@@ -18,6 +18,15 @@ def test_each_owner_holds_out_its_share():
     owners = ["a"] * 20 + ["b"] * 9
     mask = held_out([f"id{i}" for i in range(29)], owners, 0.2)
     assert (mask[:20].sum(), mask[20:].sum()) == (4, 1)
+
+
+def test_so_many_of_each_owner_are_those_that_would_be_held_out_last():
+    ids, owners = [f"id{i}" for i in range(30)], ["a"] * 20 + ["b"] * 10
+    few = first_of_each(ids, owners, 8)
+    assert [int(few[:20].sum()), int(few[20:].sum())] == [8, 8]
+    assert not (few & held_out(ids, owners, 0.2)).any()
+    assert (first_of_each(ids, owners, 4) <= few).all()
+    assert first_of_each(ids, owners, 15).sum() == 25
 
 
 def test_what_is_held_out_does_not_depend_on_the_order_of_samples():
