@@ -5,7 +5,8 @@
 Three BERTs of base size (12 layers, 768 wide) a little apart, SEQUENCES (256) of 64 tokens for each, batches
 of 16, float32. Plain passes and passes that collect Gram matrices take turns, batch by batch; then the models
 are merged. `plainly` is the method as its paper's code does it: a matrix for every linear map from a hook, a
-running mean that rescales all of it, the explicit inverse in float32. Ratios are of CPU time, in which other
+running mean that rescales all of it, the explicit inverse in float32. `FusionBench` runs where it can be
+imported (requirements/peers.txt). Ratios are of CPU time, in which other
 work on the machine counts little, and of elapsed time. Memory is the peak of a process of its own, beyond
 that with the models loaded.
 """
@@ -13,8 +14,10 @@ that with the models loaded.
 import multiprocessing
 import sys
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from statistics import median
 from typing import Any
 
@@ -105,8 +108,11 @@ def main(arguments: list[str]) -> None:
     sequences = int(arguments[1]) if len(arguments) > 1 else 256
     models = make(layers)
     print(f"{layers} layers, {sequences} sequences per model, {torch.get_num_threads()} threads")
-    print(f"{'':10}{'Gram / F':>22}{'merge / F':>12}{'total / F':>12}{'elapsed':>10}{'memory':>10}")
-    for name, work in (("ours", ours), ("plainly", plainly)):
+    print(f"{'':12}{'Gram / F':>22}{'merge / F':>12}{'total / F':>12}{'elapsed':>10}{'memory':>10}")
+    rivals = {"ours": ours, "plainly": plainly}
+    if find_spec("fusion_bench"):
+        rivals["FusionBench"] = fusion_bench
+    for name, work in rivals.items():
         times = Times()
         work(models, sequences, times)
         with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -115,7 +121,7 @@ def main(arguments: list[str]) -> None:
         chunks = [a / b for a, b in zip(times.cpu["gram"], times.cpu["forward"], strict=True)]
         elapsed = sum(times.wall["gram"] + times.wall["merge"]) / sum(times.wall["forward"])
         print(
-            f"{name:10}{gram / forward:14.2f} (~{median(chunks):4.2f}){merging / forward:12.2f}"
+            f"{name:12}{gram / forward:14.2f} (~{median(chunks):4.2f}){merging / forward:12.2f}"
             f"{(gram + merging) / forward:12.2f}{elapsed:10.2f}{extra / 1024:6.2f} GiB"
         )
 
@@ -175,6 +181,53 @@ def plainly(models: Sequence[Model], sequences: int, times: Times) -> None:
     times.of("merge", lambda: Plain.merge(models, several))
 
 
+class Trainer:
+    """What FusionBench asks of the trainer of a model: its batches. Plain passes take turns here too."""
+
+    _train_batch_size = BATCH
+
+    def __init__(self, model: Model, number: int, sequences: int, times: Times) -> None:
+        self.model, self.number, self.sequences, self.times = model, number, sequences, times
+
+    def get_train_dataloader(self) -> Iterator[dict[str, Tensor]]:
+        for batches in chunks(self.number, self.sequences):
+            hooks = [(m, m._forward_hooks) for m in self.model.modules()]
+            for module, _ in hooks:
+                module._forward_hooks = OrderedDict()
+            self.times.of("forward", lambda b=batches: passed(self.model, b))
+            for module, kept in hooks:
+                module._forward_hooks = kept
+            cpu, wall = time.process_time(), time.perf_counter()
+            yield from batches
+            self.times.cpu.setdefault("gram", []).append(time.process_time() - cpu)
+            self.times.wall.setdefault("gram", []).append(time.perf_counter() - wall)
+
+    def _prepare_inputs(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return batch
+
+
+def fusion_bench(models: Sequence[Model], sequences: int, times: Times) -> None:
+    """By the function of FusionBench."""
+    from fusion_bench.method.regmean import regmean
+
+    solve = regmean.merging_with_regmean_weights
+
+    def timed(**arguments: Any) -> Any:
+        return times.of("merge", lambda: solve(**arguments))
+
+    regmean.merging_with_regmean_weights = timed
+    try:
+        regmean.regmean_merging(
+            models_to_merge=list(models),
+            trainers=[Trainer(model, number, sequences, times) for number, model in enumerate(models)],
+            exclude_param_names_regex=["classifier.*"],
+            nums_regmean_examples=[sequences + 1] * len(models),  # all that there are
+            reduce_non_diagonal_ratio=ALPHA,
+        )
+    finally:
+        regmean.merging_with_regmean_weights = solve
+
+
 def passed(model: Model, batches: Batches) -> None:
     """Nothing but passes."""
     with torch.no_grad():
@@ -187,6 +240,10 @@ def memory(name: str, layers: int, sequences: int) -> float:
     models = make(layers)
     before = peak_mib("self")
     several = [[batch for part in chunks(n, min(sequences, 64)) for batch in part] for n in range(MODELS)]
+    if name == "FusionBench":
+        fusion_bench(models, min(sequences, 64), Times())
+        merged = (p for n, p in models[0].named_parameters() if not n.startswith("classifier"))
+        return peak_mib("self") - before - sum(p.nbytes for p in merged) / 2**20
     if name == "plainly":
         plain = [Plain(model) for model in models]
         for one, batches in zip(plain, several, strict=True):
