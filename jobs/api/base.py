@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
 from os import PathLike, fspath
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from rich.console import Console
 
@@ -57,6 +57,18 @@ class Result(ABC):
 R = TypeVar("R", bound=Result)
 
 
+class Work(Protocol):
+    """What the module of a job has, which the command line uses too."""
+
+    def prepare(self, config: Any, path: str, run: str | None, *, start_over: bool) -> str:  # noqa: ANN401
+        """Check everything that a configuration names, and open the run directory; its URI."""
+        ...
+
+    def conduct(self, uri: str, config: Any, address: str, console: Console | None) -> dict[str, Any]:  # noqa: ANN401
+        """Run the job in its directory, and return its summary; JobError when it fails."""
+        ...
+
+
 class Job(ABC, Generic[C, R]):
     """A job that is configured, and not started yet.
 
@@ -67,6 +79,7 @@ class Job(ABC, Generic[C, R]):
 
     schema: ClassVar[type[Strict]]
     result: ClassVar[type[Result]]
+    work: ClassVar[Work]
 
     def __init__(
         self,
@@ -92,14 +105,9 @@ class Job(ABC, Generic[C, R]):
         `fresh` starts over under a new name. JobError when the job fails: run it again to go on from there.
         ConfigError, ResumeError and SessionError before anything is started.
         """
-        uri = self._prepare(fresh)
+        uri = self.work.prepare(self.config, self.origin, self.place, start_over=fresh)
         if status_of(Run(uri)) != "done":
-            self._conduct(uri, None if progress else Console(file=io.StringIO()))
+            console = None if progress else Console(file=io.StringIO())
+            self.work.conduct(uri, self.config, self.address, console)
             report.write(uri, None)
         return self.result(uri)  # type: ignore[return-value]
-
-    @abstractmethod
-    def _prepare(self, fresh: bool) -> str: ...
-
-    @abstractmethod
-    def _conduct(self, uri: str, console: Console | None) -> dict[str, Any]: ...

@@ -1,15 +1,14 @@
 """The comparison of the three ways from Python."""
 
 from functools import cached_property
-from typing import Any
+from typing import ClassVar
 
 import pandas as pd
-from rich.console import Console
 
 from actors.serving import single
 from configs.schema.compare import CompareConfig
 from jobs import compare
-from jobs.api.base import Job, Result
+from jobs.api.base import Job, Result, Work
 from jobs.api.classifier import Classifier
 from jobs.api.router import Router
 
@@ -42,13 +41,8 @@ class Compare(Job[CompareConfig, Comparison]):
     """
 
     schema, result = CompareConfig, Comparison
+    work: ClassVar[Work] = compare
 
     def plan(self) -> str:
         """What will be written, trained and fused."""
         return compare.describe(self.config)
-
-    def _prepare(self, fresh: bool) -> str:
-        return compare.prepare(self.config, self.origin, self.place, start_over=fresh)
-
-    def _conduct(self, uri: str, console: Console | None) -> dict[str, Any]:
-        return compare.conduct(uri, self.config, self.address, console)

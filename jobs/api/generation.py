@@ -1,13 +1,11 @@
 """FuseGen from Python: language models write a data set, and a classifier is trained on it."""
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, ClassVar
 
 from configs.schema.fusegen import FusegenConfig
 from jobs import fusegen, plan
-from jobs.api.base import Job, Result
+from jobs.api.base import Job, Result, Work
 from jobs.api.classifier import Classifier
 from jobs.table import result_table
 
@@ -45,13 +43,8 @@ class FuseGen(Job[FusegenConfig, Generated]):
     """
 
     schema, result = FusegenConfig, Generated
+    work: ClassVar[Work] = fusegen
 
     def plan(self) -> str:
         """Requests, tokens, money and machines that it takes."""
         return plan.describe(self.config)
-
-    def _prepare(self, fresh: bool) -> str:
-        return fusegen.prepare(self.config, self.origin, self.place, start_over=fresh)
-
-    def _conduct(self, uri: str, console: Console | None) -> dict[str, Any]:
-        return fusegen.conduct(uri, self.config, self.address, console)

@@ -6,17 +6,16 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
-from rich.console import Console
 
 from actors.merging.estimating import estimate
 from actors.merging.merging import GRAMS, RESULT
 from configs.schema.base import ConfigError
 from configs.schema.merge import DomainData, MergeConfig
 from jobs import merge as job
-from jobs.api.base import Job, Result
+from jobs.api.base import Job, Result, Work
 from jobs.api.classifier import Classifier
 
 
@@ -93,17 +92,12 @@ class Merge(Job[MergeConfig, Merged]):
     """
 
     schema, result = MergeConfig, Merged
+    work: ClassVar[Work] = job
 
     def plan(self) -> str:
         """Tensors, disk, memory and work."""
         checkpoints, plans, table = job.check(self.config, self.origin)
         return job.describe(self.config, checkpoints, plans, estimate(self.config, plans, table))
-
-    def _prepare(self, fresh: bool) -> str:
-        return job.prepare(self.config, self.origin, self.place, start_over=fresh)
-
-    def _conduct(self, uri: str, console: Console | None) -> dict[str, Any]:
-        return job.conduct(uri, self.config, self.address, console)
 
 
 def merge(

@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import ArrayLike
-from rich.console import Console
 
 from configs.schema.foe import FoeConfig
 from jobs import foe
 from jobs.api.asked import Expert, Requests
-from jobs.api.base import Job, Result
+from jobs.api.base import Job, Result, Work
 from jobs.api.router import Router
 from jobs.foe_table import result_table
 
@@ -38,6 +37,7 @@ class FusionOfExperts(Job[FoeConfig, Routed]):
     """
 
     schema, result = FoeConfig, Routed
+    work: ClassVar[Work] = foe
 
     def __init__(self, config: Any = None, **changes: Any) -> None:  # noqa: ANN401
         given = (
@@ -62,9 +62,3 @@ class FusionOfExperts(Job[FoeConfig, Routed]):
     def plan(self) -> str:
         """Experts, items and policies."""
         return foe.describe(self.config)
-
-    def _prepare(self, fresh: bool) -> str:
-        return foe.prepare(self.config, self.origin, self.place, start_over=fresh)
-
-    def _conduct(self, uri: str, console: Console | None) -> dict[str, Any]:
-        return foe.conduct(uri, self.config, self.address, console)
