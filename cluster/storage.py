@@ -48,7 +48,7 @@ def digest(value: object, length: int = 12) -> str:
     return hashlib.blake2b(canonical(value).encode(), digest_size=32).hexdigest()[:length]
 
 
-def bytes_digest(data: bytes) -> str:
+def bytes_digest(data: bytes | pa.Buffer) -> str:
     """Hex digest of the content of a file."""
     return hashlib.sha256(data).hexdigest()
 

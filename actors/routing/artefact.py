@@ -9,6 +9,7 @@
 Its version is the digest of its files. A wider one takes over what does not concern the new experts or items.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from safetensors.numpy import load, save
 
 from actors.routing import fitting, rehearsing
 from actors.routing.pool import INPUTS, PROJECTIONS, Pool, projection_arrays
+from cluster.mapped import mapped
 from cluster.storage import Run, Step, Storage, StorageError, bytes_digest, digest
 from configs.schema.foe import Policy
 from fusion.routing import fusers
@@ -37,6 +39,8 @@ MANIFEST, ITEMS, STORED, TABLES, SUBSETS = (
     "subsets.safetensors",
 )
 Arrays = dict[str, NDArray[Any]]
+DTYPES = {"BOOL": "?", "F32": "f4", "F64": "f8", "U8": "u1", "I32": "i4", "I64": "i8"}
+"""Numbers that artefacts hold, by their names in safetensors."""
 
 
 class ArtefactError(Exception):
@@ -163,7 +167,7 @@ def read(files: Storage) -> Artefact:
         raise ArtefactError(f"{files.uri}: no artefact (it has no {MANIFEST})")
     try:
         manifest = files.read_json(MANIFEST)
-        contents = {name: files.read_bytes(name) for name in manifest["files"]}
+        contents = {name: mapped(files, name, known) for name, known in manifest["files"].items()}
     except (StorageError, KeyError) as error:
         raise ArtefactError(f"{files.uri}: incomplete: {error}") from None
     if manifest.get("format") != FORMAT:
@@ -171,14 +175,16 @@ def read(files: Storage) -> Artefact:
     for name, content in contents.items():
         if bytes_digest(content) != manifest["files"][name]:
             raise ArtefactError(f"{files.uri}: {name} is not the file that was written: its digest differs")
-    policy = _restored(manifest, load(contents[STORED]))
+    stored = arrays_in(contents[STORED])
+    blocks = [stored[f"block.{i}"] for i in range(len(manifest["experts"]) + manifest["contexts"])]
+    policy = _made(manifest, blocks).attach(blocks, stored["values"], manifest["classes_"])
     if manifest["kind"] == "knn":
-        for name, table in load(contents[TABLES]).items():
+        for name, table in arrays_in(contents[TABLES]).items():
             policy.losses_.add(_subset(name), table)
     else:
-        _train_again(policy, manifest["kind"], load(contents[SUBSETS]))
+        _train_again(policy, manifest["kind"], arrays_in(contents[SUBSETS]))
     policy.starts_ = {entry["lambda"]: entry["order"] for entry in manifest["starts"]}
-    made = load(contents[PROJECTIONS]) if PROJECTIONS in contents else {}
+    made = arrays_in(contents[PROJECTIONS]) if PROJECTIONS in contents else {}
     return Artefact(policy, manifest, files.read_table(ITEMS), _projections(made))
 
 
@@ -222,8 +228,8 @@ def widened(artefact: Artefact, pool: Pool) -> Artefact:
         ],
     }
     values = pool.values if old["answer"] == "label" else pool.values[:, columns]
-    arrays = {f"block.{i}": pool.blocks[column][rows] for i, column in enumerate(columns)}
-    wider = _restored({**manifest, "classes_": old["classes_"]}, {**arrays, "values": values[rows]})
+    blocks = [pool.blocks[column][rows] for column in columns]
+    wider = _made(manifest, blocks).attach(blocks, values[rows], old["classes_"])
     if old["answer"] == "label" or len(names) == len(artefact.experts):
         _take_over(wider, policy, new_items=bool(added))
     wider.find_starts([entry["lambda"] for entry in old["starts"]])
@@ -246,24 +252,36 @@ def _of(policy: Any, subset: Subset) -> Sequence[NDArray[np.float64]]:  # noqa: 
     return [policy.stored_.blocks[expert] for expert in subset]
 
 
-def _restored(manifest: Mapping[str, Any], arrays: Arrays) -> FrugalPolicy | FrugalRouter:
-    experts, kind = manifest["experts"], manifest["kind"]
-    blocks = [arrays[f"block.{i}"] for i in range(len(experts) + manifest["contexts"])]
+def arrays_in(content: pa.Buffer) -> Arrays:
+    """The arrays of a file of safetensors, where they lie: not to be written to."""
+    try:
+        size = int.from_bytes(content[:8].to_pybytes(), "little")
+        header = json.loads(content[8 : 8 + size].to_pybytes())
+        header.pop("__metadata__", None)
+        return {
+            name: np.frombuffer(
+                content[8 + size + about["data_offsets"][0] : 8 + size + about["data_offsets"][1]],
+                DTYPES[about["dtype"]],
+            ).reshape(about["shape"])
+            for name, about in header.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtefactError(f"not a file of safetensors that this version writes: {error}") from None
+
+
+def _made(manifest: Mapping[str, Any], blocks: Sequence[NDArray[Any]]) -> Any:  # noqa: ANN401
+    """The policy of a manifest, not fitted yet."""
     settings = manifest["settings"]
-    make = fitting.frugal(
-        kind,
+    return fitting.frugal(
+        manifest["kind"],
         blocks,
-        [expert["price"] for expert in experts],
+        [expert["price"] for expert in manifest["experts"]],
         Policy.model_validate(settings["policy"]),
         chooses=manifest["answer"] == "expert",
         neighbours=settings["neighbours"],
         sample=settings["sample"],
         seed=settings["seed"],
     )
-    x, values = np.concatenate(blocks, axis=1), arrays["values"]
-    if manifest["answer"] == "expert":
-        return make.fit(x, values)
-    return make.fit(x, np.asarray(manifest["classes_"])[values.argmax(axis=1)])
 
 
 def _trained(policy: Any) -> Arrays:  # noqa: ANN401

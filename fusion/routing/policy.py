@@ -56,6 +56,8 @@ class _Frugal(BaseEstimator):
     `lookahead`, `budget`. Where fewer items than neighbours are stored, all are neighbours.
     """
 
+    _chooses = False
+
     def __init__(
         self,
         blocks: Sequence[int] | None = None,
@@ -81,8 +83,17 @@ class _Frugal(BaseEstimator):
         self.min_experts, self.max_experts, self.lookahead = min_experts, max_experts, lookahead
         self.budget, self.compat, self.random_state = budget, compat, random_state
 
-    def _store(self, x: Floats, values: Floats, *, chooses: bool) -> None:
-        self.stored_ = Stored(self._split(x), values, chooses)
+    def attach(self, blocks: Sequence[Floats], values: Floats, classes: Sequence[Any] = ()) -> Self:
+        """What `fit` does, with outputs (n, d_k) of each expert that stay where they are, and what each
+        answer is worth (n, A); `classes` are the labels, where answers are labels."""
+        if not self._chooses:
+            self.classes_ = np.asarray(classes)
+        self.n_features_in_ = sum(block.shape[1] for block in blocks)
+        self._store(blocks, values)
+        return self
+
+    def _store(self, blocks: Sequence[Floats], values: Floats) -> None:
+        self.stored_ = Stored(tuple(blocks), values, self._chooses)
         self.prices_ = self._checked_prices()
         self.losses_: SubsetLosses = self._losses()
         self.starts_: dict[float, list[int]] = {}
@@ -325,7 +336,8 @@ class FrugalPolicy(ClassifierMixin, _Frugal):
         x, y = validate_data(self, X, y)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
-        self._store(np.asarray(x, np.float64), np.eye(len(self.classes_))[labels], chooses=False)
+        blocks = self._split(np.asarray(x, np.float64))
+        self._store(blocks, np.eye(len(self.classes_))[labels])
         return self
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
@@ -343,6 +355,8 @@ class FrugalRouter(_Frugal):
     """Ask as few generators as it pays to, and choose whose response is given: the highest predicted quality
     less its price. A chosen expert that had not been asked is called once more, and paid for. Parameters as
     above, but for `loss`, which is regret."""
+
+    _chooses = True
 
     def __init__(
         self,
@@ -383,7 +397,7 @@ class FrugalRouter(_Frugal):
         the K experts are contexts: what is known of an item for nothing, and looked at first."""
         x = np.asarray(validate_data(self, X), np.float64)
         worth = check_array(quality, dtype=np.float64)
-        self._store(x, worth, chooses=True)
+        self._store(self._split(x), worth)
         return self
 
     def predict(self, X: ArrayLike) -> Ints:  # noqa: N803

@@ -41,6 +41,13 @@ def test_an_artefact_decides_as_the_policy_that_it_was_made_from(published):
         assert (walk.answers == kept[f"answers.{number}"]).all()
 
 
+def test_stored_outputs_are_read_where_they_lie(published):
+    files, _ = published
+    stored = artefact.read(files).policy.stored_
+    for array in (*stored.blocks, stored.values):
+        assert not array.flags.owndata and not array.flags.writeable
+
+
 def test_a_manifest_says_what_is_inside(published):
     files, _ = published
     loaded = artefact.read(files)
