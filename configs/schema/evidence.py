@@ -56,5 +56,7 @@ class EvidenceConfig(Strict):
 
     job: Literal["evidence"] = "evidence"
     """Which job this file is for."""
+    title: str = "Evidence"
+    """What the page is called."""
     sections: tuple[Section, ...] = Field(min_length=1)
     """The papers."""

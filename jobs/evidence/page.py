@@ -11,10 +11,10 @@ from jobs.evidence.measuring import Found, Kind, shipped
 from jobs.evidence.testing import FAILS, FEW, HOLDS, OPEN, UNTESTED, Verdict
 from jobs.report import words
 
-HEAD = """# Evidence
+HEAD = """# {title}
 
-What the papers claim, and what runs of this software say. `python -m jobs evidence` wrote this page from run
-directories, and nobody edited it.
+What is claimed in papers, and what runs of this software say. `python -m jobs evidence` wrote this page from
+run directories, and nobody edited it.
 
 ![Differences with their intervals, claim by claim]({figure})
 
@@ -40,7 +40,7 @@ def render(
     figure: str,
 ) -> str:
     """The page in Markdown; `wanted` are the kinds of runs that the claims are about."""
-    parts, number = [HEAD.format(figure=figure)], 0
+    parts, number = [HEAD.format(title=config.title, figure=figure)], 0
     for section, found in zip(config.sections, verdicts, strict=True):
         lines = [f"## {section.title}", "", *TABLE]
         notes = []
