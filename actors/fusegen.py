@@ -41,6 +41,11 @@ class Outcome:
     diagnoses: dict[int, dict[str, Any]] = field(default_factory=dict)
     """Round -> what its samples look like to the models."""
 
+    @classmethod
+    def empty(cls, config: FusegenConfig) -> "Outcome":
+        """Before anything is written."""
+        return cls(Chain(len(config.task.labels)))
+
 
 WITHIN = ("round/", "scaling/")
 """How names of models begin that are no rivals of the result, but show how it came about."""
@@ -68,19 +73,30 @@ class Fusegen:
     def variant(self, name: str, *, every_round: bool) -> Outcome:
         """Run one variant up to its weights; `every_round` trains and diagnoses without feedback too."""
         config = self.config.as_variant(name)
+        outcome = self.outcomes[name] = Outcome.empty(config)
+        self.write(config, outcome, every_round=every_round)
+        outcome.weights = self._weigh(config, outcome)
+        return outcome
+
+    def write(
+        self, config: FusegenConfig, outcome: Outcome, *, rounds: int | None = None, every_round: bool = False
+    ) -> None:
+        """Write all rounds of a variant, and train after each that is learnt from; or write the first
+        `rounds` of feedback only."""
+        (name,) = config.variant
         tools = Tools(self.steps, self.writers, self.board, self.paid)
-        outcome = self.outcomes[name] = Outcome(Chain(len(self.labels)))
         samples = config.samples
         shots: str | None = None
         targets = sizes(samples.per_plm, samples.initial, samples.rounds, exact_end=samples.exact_end)
-        for number, target in enumerate(targets):
-            last = number == samples.rounds
+        for number, target in enumerate(targets[: None if rounds is None else rounds + 1]):
+            last = number == len(targets) - 1
             self.board.enter(f"{name}: round {number} of {samples.rounds}: writing")
             writing = RoundOfWriting(config, tools, outcome.chain, number=number, target=target, shots=shots)
             outcome.rounds.append(writing.run())
-            self.after_round(self.outcomes)
-            chooses = config.selection.feedback != "none" and not last
-            if chooses or last or every_round:
+            if self.outcomes:
+                self.after_round(self.outcomes)
+            chooses = config.selection.feedback != "none" and not last and number != rounds
+            if chooses or every_round or (last and rounds is None):
                 self.board.enter(f"{name}: round {number} of {samples.rounds}: training")
                 self._train(config, outcome)
             if every_round and outcome.models:
@@ -88,8 +104,6 @@ class Fusegen:
             if chooses and not (config.selection.freeze_shots and shots):
                 shots = self._select(config, outcome, number)
             outcome.selections.append(shots if chooses else None)
-        outcome.weights = self._weigh(config, outcome)
-        return outcome
 
     def train_call(
         self,

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from actors import fusegen, outputs, scaling
+from actors import fusegen, outputs, scaling, searching
 from actors.board import Board
 from actors.steps.runner import Call, StepError, Steps
 from actors.writing import Writers
@@ -32,6 +32,7 @@ class FusegenJob:
         self._check_inputs()
         report = outputs.Outputs(config, self.run_store, self.steps, started)
         method = fusegen.Fusegen(config, self.steps, self.writers, self.board, report.progress)
+        trials = searching.search(method) if config.search else []
         for name in config.variant:
             method.variant(name, every_round=name == config.variant[0])
         outcomes = method.outcomes
@@ -49,7 +50,7 @@ class FusegenJob:
         trained = {name: done.key for name, done in models.items() if "skipped" not in done.facts}
         scores = self._evaluate(outcomes[config.variant[0]], trained)
         self.board.enter("writing the results")
-        summary = report.publish(outcomes, trained, scores, stages)
+        summary = report.publish(outcomes, trained, scores, stages, trials)
         self.board.enter("done")
         return summary
 

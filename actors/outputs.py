@@ -11,6 +11,7 @@ from typing import Any
 
 from actors.fusegen import WITHIN, Outcome
 from actors.scaling import Stage, summary_of
+from actors.searching import Trial
 from actors.status import status_of
 from actors.steps.runner import Call, Steps
 from actors.writing import Round
@@ -45,10 +46,13 @@ class Outputs:
         models: dict[str, str],
         scores: dict[str, Any] | None,
         stages: list[Stage],
+        trials: list[Trial],
     ) -> dict[str, Any]:
         """Write everything at the end of a run."""
         main = outcomes[self.config.variant[0]]
         summary = {"status": "done", **self._summary(outcomes, scores)}
+        if trials:
+            summary["search"] = [trial.row() for trial in trials]
         if stages:
             summary["scaling"] = summary_of(stages, scores or {}, summary["costs"])
         params = {

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 
+from actors.searching import rungs_of
 from configs.schema.fusegen import VARIANTS, FusegenConfig
 from configs.schema.plm import OpenaiEngine, PlmSpec
 
@@ -27,6 +28,10 @@ def describe(config: FusegenConfig) -> str:
         "",
         f"STM in rounds and for weighting: {config.stm.rounds.kind}, about {_trainings(config)} trainings; "
         f"final STM: {config.stm.final.kind}",
+        *(
+            f"search: {size} settings write {n + 1} round{'s' * (n > 0)} of feedback"
+            for n, size in enumerate(rungs_of(config) if config.search else [])
+        ),
         f"evaluation: {_evaluation(config)}",
         *budget(config.max_cost, config.max_tokens),
         f"disk: about {_size(chains * len(config.plms) * samples.per_plm, config):.0f} MB",
@@ -62,14 +67,19 @@ def _chains(config: FusegenConfig) -> int:
 
 
 def _requests(config: FusegenConfig, chains: int) -> int:
-    shared = config.samples.initial
-    return int((shared + chains * (config.samples.per_plm - shared)) * config.samples.oversample)
+    return int(_written(config, chains) * config.samples.oversample)
 
 
 def _limit(config: FusegenConfig, chains: int) -> int:
-    shared = config.samples.initial
-    each = shared + chains * (config.samples.per_plm - shared)
-    return int(each * config.samples.max_attempts * len(config.plms))
+    return int(_written(config, chains) * config.samples.max_attempts * len(config.plms))
+
+
+def _written(config: FusegenConfig, chains: int) -> float:
+    """Samples of each PLM, those of settings that are tried in vain too."""
+    samples = config.samples
+    fed = samples.per_plm - samples.initial
+    tried = sum(size - 1 for size in rungs_of(config)) / samples.rounds if config.search else 0
+    return samples.initial + (chains + tried) * fed
 
 
 def _plm(plm: PlmSpec, config: FusegenConfig, chains: int) -> str:

@@ -79,6 +79,20 @@ def held_out_losses(run: Run, step: Step, params: dict[str, Any]) -> dict[str, A
     return {"losses": {name: round(float(loss), 6) for name, loss in zip(samples.proba, losses, strict=True)}}
 
 
+def judge_trial(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
+    """Facts: missed, the mean probability that a model does not give to the label asked for, on what was held
+    out of the first round's texts (reverse cross-entropy, up to a factor); distinct_2 of all texts after it.
+
+    `params`: chain, models {"union": key} or none, labels, held_out.
+    """
+    samples = read_scored(run, params)
+    first = samples.table.column("round").to_numpy() == 0
+    held = first & held_out(samples.ids, samples.owners.tolist(), params["held_out"])
+    texts = samples.table.filter(pa.array(~first)).column("text").to_pylist()
+    missed = 1 - float(samples.right()[0, held].mean()) if samples.proba and held.any() else 1.0
+    return {"missed": round(missed, 6), "distinct_2": round(diversity.distinct_n(texts, 2), 6)}
+
+
 def _shares(samples: Scored) -> dict[str, dict[str, float]]:
     if len(samples.proba) < 2:
         return {}

@@ -167,6 +167,20 @@ class Selection(Strict):
         return self
 
 
+class Search(Strict):
+    """Settings of `selection` that are tried before the job goes on with the best. Texts that others write
+    cost too, and are not used. A list that is empty leaves the setting as it is."""
+
+    candidates: tuple[PositiveInt, ...] = (10, 20, 40, 80)
+    """Values of R."""
+    shots: tuple[PositiveInt, ...] = (2, 4, 8, 16)
+    """Values of S; only up to R."""
+    alpha: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    """Values of alpha."""
+    trials: int = Field(default=8, ge=2)
+    """How many combinations are tried, drawn by the seed; the settings of `selection` are one of them."""
+
+
 class Weights(Strict):
     """How the samples are weighted for the final model."""
 
@@ -235,6 +249,8 @@ class FusegenConfig(Strict):
     """What is rejected."""
     selection: Selection = Selection()
     """What is fed back."""
+    search: Search | None = None
+    """How settings of `selection` are chosen by the texts that they lead to, without test labels."""
     weights: Weights = Weights()
     """How samples are weighted."""
     stm: Stms = Stms()
@@ -269,6 +285,8 @@ class FusegenConfig(Strict):
                 )
         if len(set(self.variant)) < len(self.variant):
             raise ValueError("variant names each method once")
+        if self.search and (self.selection.feedback == "none" or not self.samples.rounds):
+            raise ValueError("search: there is no feedback whose settings could be tried")
         if self.max_cost and not any(plm.price_per_million_tokens for plm in self.plms):
             raise ValueError("max_cost: no plm has price_per_million_tokens; give them, or max_tokens")
         return self

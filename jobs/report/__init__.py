@@ -29,6 +29,7 @@ from jobs.report.pages import environment
 PAGE = "report.html"
 SECTIONS = (
     ("result", "Result", "scores"),
+    ("search", "Settings that were tried", "trials"),
     ("rounds", "Rounds", "rounds"),
     ("samples", "Samples", "rejections"),
     ("map", "Map of the texts", "map"),
@@ -82,6 +83,7 @@ def render(summary: Mapping[str, Any], report: Mapping[str, Any] | None, record:
     facts = Facts(summary, report or {}, config)
     parts = {
         "scores": tables.scores(facts),
+        "trials": facts.summary.get("search"),
         "rounds": tables.rounds(facts),
         "rejections": tables.rejections(facts),
         "pairs": tables.pairs(facts),

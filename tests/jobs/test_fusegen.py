@@ -95,6 +95,29 @@ def test_fact_17_shots_are_shared_by_all_and_differ_from_round_to_round(main):
     assert not hashes[1] & hashes[2]
 
 
+@pytest.mark.long
+def test_settings_are_searched_and_what_the_best_has_written_is_used(conduct):
+    search = {"candidates": [8, 20], "shots": [2, 4], "alpha": [0.5], "trials": 4}
+    samples = {"per_plm": 30, "initial": 10, "rounds": 2}
+    done = conduct(samples=samples, selection={"candidates": 20, "shots": 4}, search=search)
+    trials = done.summary["search"]
+    assert undocumented("fusegen", done.summary) == set()
+    assert [len(trial["missed"]) for trial in trials] == [2, 2, 1, 1]
+    assert trials[0]["missed"][1] <= trials[1]["missed"][1]
+    assert all(0 <= missed <= 1 for trial in trials for missed in trial["missed"])
+    run = Run(str(done.folder))
+    chosen = [run.read_json(f"steps/{key}/manifest.json") for key in done.steps("trial")]
+    assert len(chosen) == 6  # four settings write a round, two another
+    page = report.render(done.summary, run.read_json("report.json"), run.read_json("run.json"))
+    assert "Settings that were tried" in page
+    fixed = conduct(
+        "fixed",
+        samples=samples,
+        selection={"alpha": 0.5, **{name: trials[0][name] for name in ("candidates", "shots")}},
+    )
+    assert fixed.dataset() == done.dataset()
+
+
 def test_models_join_in_the_order_in_which_they_help(conduct):
     done = conduct(**corpus.SHORT, baselines={"scaling": True})
     stages = done.summary["scaling"]
