@@ -22,7 +22,7 @@ from actors.budget import Budget, Gate, Spent, spent
 from actors.engines.base import Completion, Request, failure
 from actors.plm import Generated, failed, generate_block
 from actors.replicas import Turns, parts, sharded
-from actors.steps.requests import FILE, prompt_hash
+from actors.steps.requests import ANSWER, FILE, prompt_hash
 from cluster.storage import Storage
 from configs.schema.plm import PlmSpec, RecordedEngine
 
@@ -208,6 +208,8 @@ def _table(
             "finish_reason": completion.finish_reason,
             "error": completion.error,
             "context": row["context"],
+            "answer": row.get("answer"),
+            "answer_start": row.get("answer_start"),
             "prompt_hash": prompt_hash(row["prompt"]),
             "shot_ids": row["shot_ids"],
             "seed": row["seed"],
@@ -218,7 +220,8 @@ def _table(
         }
         for row, completion in zip(block["requests"], completions, strict=True)
     ]
-    return pa.Table.from_pylist(rows, RECORD)
+    spans = "answer" in block["requests"][0]
+    return pa.Table.from_pylist(rows, pa.schema([*RECORD, *ANSWER]) if spans else RECORD)
 
 
 RECORD = pa.schema(

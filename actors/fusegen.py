@@ -66,7 +66,7 @@ class Fusegen:
         self.paid: dict[str, Spent] = {}
         self.after_round = after_round
         self.config, self.steps, self.writers, self.board = config, steps, writers, board
-        self.labels = list(config.task.label_names)
+        self.about = config.task.about
         self.judge = identity(config.stm.rounds)
         self.judge_options = resources_of(config.stm.rounds)
 
@@ -125,7 +125,7 @@ class Fusegen:
             "held_out": held_out,
             "weights": weights.key if weights else None,
             "stm": identity(spec),
-            "labels": self.labels,
+            **self.about,
             "seed": self.config.seed,
             "score": score,
             "checkpoints": checkpoints,
@@ -163,7 +163,7 @@ class Fusegen:
             "chain": list(outcome.chain.keys),
             "plms": [plm.name for plm in config.plms],
             "models": outcome.models,
-            "labels": self.labels,
+            **self.about,
             "held_out": config.selection.held_out,
         }
         return self.steps.one(Call("diagnose", "actors.steps.diagnosis:diagnose", params)).facts
@@ -177,7 +177,7 @@ class Fusegen:
             "models": outcome.models,
             "union": outcome.unions[-1],
             "selection": identity(config.selection),
-            "labels": self.labels,
+            **self.about,
             "seed": config.seed,
             "round": number,
         }
@@ -198,7 +198,7 @@ class Fusegen:
             "plms": plms,
             "weights": identity(config.weights),
             "stm": self.judge,
-            "labels": self.labels,
+            **self.about,
             "seed": config.seed,
         }
         return Call("weigh", "actors.steps.weighting:weigh", params, self.judge_options)
@@ -256,7 +256,7 @@ def embed_evaluation(config: FusegenConfig, steps: Steps) -> None:
     assert config.eval is not None  # noqa: S101 - callers check
     for spec in (config.stm.rounds, config.stm.final):
         if spec.kind == "head":
-            source = {"eval": identity(config.eval), "labels": list(config.task.label_names)}
+            source = {"eval": identity(config.eval), **config.task.about}
             params = {**source, "stm": identity(spec)}
             steps.one(Call("embed-eval", "actors.steps.embedding:embed_evaluation", params, EMBEDS))
 
@@ -264,7 +264,7 @@ def embed_evaluation(config: FusegenConfig, steps: Steps) -> None:
 def predict_calls(config: FusegenConfig, models: dict[str, str]) -> dict[str, Call]:
     """Steps in which each model (by name: its training step) answers the evaluation set."""
     assert config.eval is not None  # noqa: S101 - callers check
-    shared: dict[str, Any] = {"eval": identity(config.eval), "labels": list(config.task.label_names)}
+    shared: dict[str, Any] = {"eval": identity(config.eval), **config.task.about}
     baseline = getattr(config.stm, config.baselines.stm)
     trained_as = {name: config.stm.rounds if name.startswith(WITHIN) else baseline for name in models}
     trained_as |= {config.variant[0]: config.stm.final}

@@ -58,7 +58,7 @@ class FusegenJob:
         """Have what only a worker can reach looked at before anything is paid for."""
         source = self.config.eval
         if source and (source.dataset or "://" in (source.path or "")):
-            params = {"eval": identity(source), "labels": list(self.config.task.label_names)}
+            params = {"eval": identity(source), **self.config.task.about}
             self.steps.one(Call("inputs", "actors.steps.evaluation:check", params))
 
     def _evaluate(self, main: fusegen.Outcome, trained: dict[str, str]) -> dict[str, Any] | None:
@@ -75,6 +75,7 @@ class FusegenJob:
             "result": self.config.variant[0],
             "seed": self.config.seed,
             "n_labels": len(self.config.task.labels),
+            **self.config.task.named_kind,
         }
         facts = self.steps.one(Call("compare", "actors.steps.evaluation:compare", params)).facts
         scores: dict[str, Any] = facts["models"]

@@ -13,6 +13,7 @@ from actors.fusegen import WITHIN, Outcome
 from actors.scaling import Stage, summary_of
 from actors.searching import Trial
 from actors.status import status_of
+from actors.steps.kinds import KINDS
 from actors.steps.runner import Call, Steps
 from actors.writing import Round
 from cluster.storage import Run
@@ -61,7 +62,7 @@ class Outputs:
             "models": main.models,
             "weights": main.weights.key if main.weights else None,
             "selections": main.selections,
-            "labels": list(self.config.task.label_names),
+            **self.config.task.about,
             "seed": self.config.seed,
         }
         digest = self.steps.one(Call("digest", "actors.steps.digest:digest", params))
@@ -69,7 +70,8 @@ class Outputs:
             "result": self.config.variant[0],
             "summary": {k: summary[k] for k in ("final", "baselines", "samples")},
         }
-        data = {**{k: params[k] for k in ("chain", "weights", "labels")}, "task": self.config.task.name}
+        task = {"task": self.config.task.name, **self.config.task.about}
+        data = {"chain": params["chain"], "weights": params["weights"], **task}
         publish = {**data, "model": models[self.config.variant[0]], **facts, "plms": params["plms"]}
         self.steps.one(Call("publish", "actors.steps.publishing:publish", publish))
         self.run.write_json("report.json", self._report(digest.key, main))
@@ -134,7 +136,7 @@ class Outputs:
         }
 
     def _round(self, outcome: Outcome, record: Round, scores: dict[str, Any]) -> dict[str, Any]:
-        score = scores.get(f"round/{record.number}", {})
+        score, measure = scores.get(f"round/{record.number}", {}), KINDS[self.config.task.kind].measure
         selection = outcome.selections[record.number] if record.number < len(outcome.selections) else None
         return {
             "round": record.number,
@@ -143,7 +145,7 @@ class Outputs:
             "rejected": record.rejected,
             "dropped": record.dropped,
             "selection": selection,
-            "accuracy": score.get("accuracy"),
+            measure: score.get(measure),
             "ci95": score.get("ci95"),
             "n": score.get("n"),
             "diagnosis": _without_times(outcome.diagnoses.get(record.number, {})),

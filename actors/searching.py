@@ -85,7 +85,7 @@ def _try(method: Fusegen, trial: Trial, rounds: int) -> None:
     params = {
         "chain": list(outcome.chain.keys),
         "models": {} if "skipped" in model.facts else {"union": model.key},
-        "labels": method.labels,
+        **method.about,
         "held_out": share,
     }
     facts = method.steps.one(Call("trial", "actors.steps.diagnosis:judge_trial", params)).facts

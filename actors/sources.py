@@ -19,6 +19,7 @@ from configs.load import locate
 from configs.schema.base import ConfigError
 from configs.schema.task import Source
 from fusion.generation.filtering import SEPARATOR
+from fusion.generation.spans import phrases
 
 READERS = ".jsonl, .jsonl.gz, .csv or .parquet"
 
@@ -40,6 +41,69 @@ def read_labelled(source: Source, labels: Sequence[str]) -> pa.Table:
         raise ConfigError(f"{_name(source)}: holds no rows")
     texts = texts_of(source, table)
     return pa.table({"text": texts, "label": label_ids(source, names_of(source, table, texts), labels)})
+
+
+def read_answered(source: Source) -> pa.Table:
+    """Questions with their answers: `text` (`context[SEP]question`), `answers` (any of them is right), and
+    `found`, whether one of them is in the context. ConfigError when that is so nowhere."""
+    if source.text_b is None or source.answer is None:
+        raise ConfigError(f"{_name(source)}: name the columns text (context), text_b (question) and answer")
+    table = _columns(source, [source.text, source.text_b, source.answer])
+    if table.num_rows == 0:
+        raise ConfigError(f"{_name(source)}: holds no rows")
+    texts, contexts = texts_of(source, table), strings_of(source, table, source.text).to_pylist()
+    answers = [_answers(source, value) for value in table.column(source.answer).to_pylist()]
+    found = [any(a in context for a in mine) for mine, context in zip(answers, contexts, strict=True)]
+    if not any(found):
+        raise ConfigError(
+            f"{_name(source)}: no row has an answer (column {source.answer!r}) that is in its context "
+            f"(column {source.text!r})"
+        )
+    return pa.table({"text": texts, "answers": pa.array(answers, pa.list_(pa.string())), "found": found})
+
+
+class Contexts:
+    """Contexts of a span task and what can be asked for in them: the answers that a column of the source
+    names, or else the phrases found in them."""
+
+    def __init__(self, source: Source) -> None:
+        """Read the source; ConfigError when no context has an answer."""
+        self._source = source
+        table = _columns(source, [source.text, *([source.answer] if source.answer else [])])
+        rows = table.to_pylist()
+        self._rows = [row for row in rows if row[source.text] and SEPARATOR not in str(row[source.text])]
+        if not any(self._spans(row) for row in self._rows):
+            how = f"named in column {source.answer!r}" if source.answer else "that can be asked for"
+            raise ConfigError(f"{_name(source)}: no context (column {source.text!r}) holds an answer {how}")
+
+    def draw(self, number: int, which: int) -> tuple[str, str, int]:
+        """A context, an answer in it and where that begins: the first one from a row on that has answers,
+        the numbers taken modulo the rows and its answers."""
+        for place in range(len(self._rows)):
+            row = self._rows[(number + place) % len(self._rows)]
+            if spans := self._spans(row):
+                start, end = spans[which % len(spans)]
+                context = str(row[self._source.text])
+                return context, context[start:end], start
+        raise AssertionError("some context has an answer")
+
+    def _spans(self, row: Mapping[str, Any]) -> list[tuple[int, int]]:
+        context = str(row[self._source.text])
+        if self._source.answer is None:
+            return phrases(context)
+        named = [answer for answer in _answers(self._source, row[self._source.answer]) if answer in context]
+        return [(context.index(answer), context.index(answer) + len(answer)) for answer in named]
+
+
+def _answers(source: Source, value: Any) -> list[str]:  # noqa: ANN401
+    """The answers in a cell: a text, a list of texts, or a record with such a field `text`; empty ones are
+    none."""
+    if isinstance(value, Mapping):
+        value = value.get("text")
+    texts = value if isinstance(value, list) else [value]
+    if not all(text is None or isinstance(text, str) for text in texts):
+        raise ConfigError(f"{_name(source)}: column {source.answer!r} holds no texts")
+    return list(dict.fromkeys(text for text in texts if text and text.strip()))
 
 
 def read_rows(source: Source) -> pa.Table:

@@ -5,6 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
 RESAMPLES = 10_000
+EPSILON = 1e-9
 
 
 def macro_f1(labels: ArrayLike, predicted: ArrayLike, n_classes: int) -> float:
@@ -40,6 +41,16 @@ def mcnemar(right: ArrayLike, other: ArrayLike) -> float:
         raise ValueError(f"paired results differ in length: {first.shape} and {second.shape}")
     wins, losses = int((first & ~second).sum()), int((second & ~first).sum())
     return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
+def sign_flips(difference: ArrayLike, *, resamples: int = RESAMPLES, seed: int) -> float:
+    """Two-sided p value that paired differences (n,) have mean zero: how often their mean is as far from zero
+    when each keeps its sign by chance (approximate randomisation, Noreen 1989)."""
+    values = np.asarray(difference, np.float64)
+    values = values[values != 0]
+    rng = np.random.default_rng(seed)
+    means = np.array([values @ rng.choice((-1.0, 1.0), len(values)) for _ in range(resamples)])
+    return float((1 + (np.abs(means) >= abs(values.sum()) - EPSILON).sum()) / (1 + resamples))
 
 
 def _booleans(right: ArrayLike) -> NDArray[np.bool_]:

@@ -4,7 +4,7 @@ import typer
 
 from actors import stms
 from actors.sources import read_labelled
-from actors.steps.evaluation import measures
+from actors.steps.measures import measures
 from cluster.storage import Run
 from configs.schema.base import ConfigError
 from configs.schema.task import Source

@@ -5,7 +5,8 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from actors.sources import local_files, read_labelled, read_texts
+from actors.sources import Contexts, local_files, read_texts
+from actors.steps.kinds import KINDS
 from cluster.session import Session, connect
 from cluster.storage import Run
 from configs.load import load, locate
@@ -70,9 +71,10 @@ def check_inputs(config: FusegenConfig, path: str) -> dict[str, str]:
         if not file.is_file():
             raise ConfigError(f"{path}: no such file: {file}")
     if config.eval and local_files(config.eval):
-        read_labelled(config.eval, config.task.label_names)
+        KINDS[config.task.kind].evaluation(config.eval, config.task.label_names)
     if local_files(config.task.contexts) and config.task.contexts:
-        read_texts(config.task.contexts)
+        contexts = Contexts if config.task.kind == "span" else read_texts
+        contexts(config.task.contexts)
     return launch.digests(files)
 
 

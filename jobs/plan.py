@@ -111,8 +111,12 @@ def _trainings(config: FusegenConfig) -> int:
 
 def _size(samples: int, config: FusegenConfig) -> float:
     models = (config.samples.rounds + 2) * (len(config.plms) + 2)
-    each = {"linear": 2.0, "full": 90.0, "head": 0.1}[config.stm.rounds.kind]
-    return samples * BYTES_PER_SAMPLE / 1e6 + models * each + (90 if config.stm.final.kind == "full" else 2)
+    each = {"linear": 2.0, "full": 90.0, "head": 0.1, "span": 90.0}[config.stm.rounds.kind]
+    return (
+        samples * BYTES_PER_SAMPLE / 1e6
+        + models * each
+        + (90 if config.stm.final.kind in {"full", "span"} else 2)
+    )
 
 
 def _evaluation(config: FusegenConfig) -> str:

@@ -26,7 +26,8 @@ def result_table(summary: dict[str, Any]) -> str:
 def _scores(summary: dict[str, Any]) -> Table:
     stm, base = summary["stm"]["final"], summary["baseline_stm"]
     table = Table()
-    for name, justify in (("trained on", "left"), ("model", "left"), ("accuracy", "right")):
+    heading = "F1" if "f1" in summary["final"] else "accuracy"
+    for name, justify in (("trained on", "left"), ("model", "left"), (heading, "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     table.add_column("95 % interval", justify="right")
     table.add_column("result better by", justify="right")
@@ -40,7 +41,7 @@ def _scores(summary: dict[str, Any]) -> Table:
 
 def _numbers(score: dict[str, Any]) -> list[str]:
     low, high = score["ci95"]
-    return [f"{score['accuracy']:.3f}", f"{low:.3f}–{high:.3f}"]
+    return [f"{score['f1' if 'f1' in score else 'accuracy']:.3f}", f"{low:.3f}–{high:.3f}"]
 
 
 def _difference(against: dict[str, Any]) -> str:

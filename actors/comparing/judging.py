@@ -12,7 +12,7 @@ from actors.comparing import answering
 from actors.comparing.pooling import SET
 from actors.routing.curves import Curve
 from actors.routing.fitting import read_pool
-from actors.steps.evaluation import measures, paired
+from actors.steps.measures import measures, paired
 from cluster.storage import Run, Step
 from configs.schema.compare import EVAL
 

@@ -10,7 +10,7 @@ from safetensors.numpy import load, save
 from actors.experts.classifier import SequenceClassifier
 from actors.merging.collecting import opened
 from actors.merging.texts import part_of
-from actors.steps.evaluation import measures, paired
+from actors.steps.measures import measures, paired
 from cluster.storage import Run, Step
 from configs.schema.expert import ClassifierModel
 

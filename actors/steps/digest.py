@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from actors.steps.data import read_step, seed_of
 from actors.steps.diagnosis import Scored, read_scored
+from actors.steps.kinds import kind_of
 from cluster.storage import Run, Step
 from fusion.generation import cartography, diversity
 
@@ -41,7 +42,7 @@ def digest(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     """Write `digest.json`.
 
     `params`: chain, plms, models {plm: key}, weights (key or None), selections (per round: key or None),
-    labels, seed.
+    labels, kind, seed.
     """
     samples = read_scored(run, params)
     weights = _weights(run, params["weights"], samples.table)
@@ -72,7 +73,7 @@ def _rng(params: dict[str, Any], what: str) -> np.random.Generator:
 
 def _points(run: Run, params: dict[str, Any], samples: Scored) -> list[dict[str, Any]]:
     """Variability and confidence over the models, of a sample of the texts and of all shots."""
-    if len(samples.proba) < 2:
+    if len(samples.scores) < 2:
         return []
     right = samples.right()
     spread, confidence = cartography.variability(right), cartography.confidence(right)
@@ -154,9 +155,9 @@ def _examples(
     run: Run, params: dict[str, Any], table: pa.Table, weights: NDArray[np.float64] | None
 ) -> dict[str, list[dict[str, Any]]]:
     """Texts with their provenance: accepted, rejected by each reason, of highest and of lowest weight."""
-    rng = _rng(params, "examples")
+    rng, columns = _rng(params, "examples"), [*EXAMPLE_COLUMNS, *kind_of(params).carried]
     records = pa.concat_tables(
-        [read_step(run, key, "records.parquet", EXAMPLE_COLUMNS) for key in params["chain"]],
+        [read_step(run, key, "records.parquet", columns) for key in params["chain"]],
         promote_options="default",
     )
     statuses = np.array(records.column("status").to_pylist(), dtype=object)

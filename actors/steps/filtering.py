@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from actors.steps.data import read_kept
+from actors.steps.kinds import KINDS
 from cluster.storage import Run, Step
 from configs.schema.fusegen import FilterRules
 from configs.schema.task import Task
@@ -51,7 +52,8 @@ def _fragments(*prompts: str) -> list[str]:
 
 
 def filter_wave(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
-    """Judge a wave; write `records.parquet` (all) and `kept.parquet` (accepted: id, plm, round, label, text).
+    """Judge a wave; write `records.parquet` (all) and `kept.parquet` (accepted: id, plm, round, label, text,
+    and what samples of the task's kind carry).
 
     `params`: wave (key of its generate step), chain (filter steps before it), task, rules, shots (key or
     None), plms (names in order), room {plm: [per label] or one number for all labels}. Facts: per PLM the
@@ -63,11 +65,12 @@ def filter_wave(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
         judge.remember(read_kept(run, params["chain"], ["text"]).column("text").to_pylist())
     quota = _Quota(params["room"])
     records = [_judged(row, judge, quota) for row in _completions(run, params)]
-    schema = None if records else pa.schema([(name, pa.string()) for name in ["status", *KEPT]])
+    columns = [*KEPT, *KINDS[task.kind].carried]
+    schema = None if records else pa.schema([(name, pa.string()) for name in ["status", *columns]])
     table = pa.Table.from_pylist(records, schema)
     step.files.write_table("records.parquet", table)
     step.files.write_table(
-        "kept.parquet", table.filter(pa.compute.equal(table["status"], "kept")).select(KEPT)
+        "kept.parquet", table.filter(pa.compute.equal(table["status"], "kept")).select(columns)
     )
     return {"plms": {plm: _facts(records, plm, len(task.labels)) for plm in params["plms"]}}
 
@@ -111,7 +114,8 @@ def _judged(row: dict[str, Any], judge: Filter, quota: _Quota) -> dict[str, Any]
     elif not quota.open(row["plm"], row["label"]):
         text, status, of = "", "surplus", None
     else:
-        verdict = judge.judge(row["raw"], row["label"], row["context"], finished=row["cut"])
+        answer = row.get("answer")
+        verdict = judge.judge(row["raw"], row["label"], row["context"], answer, finished=row["cut"])
         text, status, of = verdict.text, verdict.status, verdict.of
     if status == "kept":
         quota.take(row["plm"], row["label"])

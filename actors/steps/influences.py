@@ -1,6 +1,6 @@
 """Influence of candidate samples on the validation loss, by the method that the configuration names."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Closed = Callable[[Any, Floats, Indices, Any, Floats, Indices], Floats]
-CLOSED: dict[str, Closed] = {
-    "last_layer": influence.last_layer,
-    "last_layer_hessian": influence.last_layer_hessian,
-}
+CLOSED = ("last_layer", "last_layer_hessian")
 GRADIENT: dict[str, influence.GradientInfluence] = {
     "gradient_dot": influence.gradient_dot,
     "lissa": influence.lissa,
@@ -38,13 +34,12 @@ def scores_of(method: str, judge: Judge, pool: "Pool", candidates: Indices, vali
     model = judge.model
     chosen = np.concatenate([candidates, validation])
     encoded = model.encode([pool.texts[i] for i in chosen])
-    labels = pool.labels[chosen]
+    targets = pool.targets[chosen]
     first, second = np.arange(len(candidates)), np.arange(len(candidates), len(chosen))
     if method in CLOSED:
-        h, p = model.features(encoded), model.predict_proba(encoded)
-        return CLOSED[method](h[first], p[first], labels[first], h[second], p[second], labels[second])
+        return pool.kind.last_layer(method, model, encoded, targets, first, second)
     module, logits = model.probe(encoded)
-    probe = influence.Probe(module, logits, labels)
+    probe = influence.Probe(module, logits, pool.kind.probed(model, encoded, targets))
     if method == "tracin":
         return influence.tracin(probe, first.tolist(), second.tolist(), checkpoints=judge.checkpoints)
     return GRADIENT[method](probe, first.tolist(), second.tolist())

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,46 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from actors.steps.data import read_kept, read_step
+from actors.steps.kinds import kind_of
 from cluster.storage import Run, Step
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the cards say of a kind of task."""
+
+    tag: str
+    model: str
+    real: str
+    caution: str
+    data: str
+
+
+CARDS = {
+    "label": Card(
+        tag="text-classification",
+        model="A text classifier for the labels {labels}",
+        real="text",
+        caution="The labels of the training texts are those that were asked for, not checked by a person.",
+        data="texts written by language models for the labels {labels}. "
+        "`label` is the class id, `label_name` the label that was asked for",
+    ),
+    "span": Card(
+        tag="question-answering",
+        model="A model that finds the phrase of a context that answers a question",
+        real="question",
+        caution="Whether the training questions are answered by their answers was not checked by a person.",
+        data="questions written by language models about given contexts and answers. `text` is "
+        "`context[SEP]question`, `answer` the phrase that was to be asked for, `answer_start` its first "
+        "character in the context",
+    ),
+}
 
 
 def publish(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
     """Write `dataset/` and `stm/` of the run.
 
-    `params`: chain, weights (key or None), model (key of a training step), labels, plms, task, result,
+    `params`: chain, weights (key or None), model (key of a training step), labels, kind, plms, task, result,
     summary (its parts final, baselines, samples).
     """
     table = _dataset(run, params)
@@ -46,10 +80,11 @@ def _numbers(params: dict[str, Any]) -> str:
     if not final:
         return "No evaluation data was given."
     low, high = final["ci95"]
-    return (
-        f"Accuracy on {final['n']} real texts: {final['accuracy']:.4f} "
-        f"(95 % bootstrap interval {low:.4f} to {high:.4f})."
-    )
+    interval = f"(95 % bootstrap interval {low:.4f} to {high:.4f})"
+    if "f1" in final:
+        exact = f"; exact match {final['exact_match']:.4f}."
+        return f"F1 on {final['n']} real questions: {final['f1']:.4f} {interval}{exact}"
+    return f"Accuracy on {final['n']} real texts: {final['accuracy']:.4f} {interval}."
 
 
 def _provenance(params: dict[str, Any]) -> str:
@@ -63,26 +98,28 @@ def _provenance(params: dict[str, Any]) -> str:
 
 
 def _model_card(params: dict[str, Any]) -> str:
+    measure, card = kind_of(params).measure, CARDS[params.get("kind", "label")]
     comparison = "\n".join(
-        f"| {name} | {score['accuracy']:.4f} |" for name, score in params["summary"]["baselines"].items()
+        f"| {name} | {score[measure]:.4f} |" for name, score in params["summary"]["baselines"].items()
     )
-    table = f"\n| compared with | accuracy |\n|---|---:|\n{comparison}\n" if comparison else ""
+    heading = measure.replace("f1", "F1")
+    table = f"\n| compared with | {heading} |\n|---|---:|\n{comparison}\n" if comparison else ""
     return (
-        f"---\npipeline_tag: text-classification\ntags: [fusegen, synthetic-data]\n---\n\n"
+        f"---\npipeline_tag: {card.tag}\ntags: [fusegen, synthetic-data]\n---\n\n"
         f"# Task model for {params['task']}\n\n"
-        f"A text classifier for the labels {', '.join(params['labels'])}, trained by FuseGen "
-        f"(variant `{params['result']}`) on texts that language models wrote; it has seen no real text.\n\n"
-        f"{_numbers(params)}\n{table}\n## Training data\n\n{_provenance(params)}\n\n"
-        "The labels of the training texts are those that were asked for, not checked by a person.\n"
+        f"{card.model.format(labels=', '.join(params['labels']))}, trained by FuseGen "
+        f"(variant `{params['result']}`) on texts that language models wrote; it has seen no real "
+        f"{card.real}.\n\n"
+        f"{_numbers(params)}\n{table}\n## Training data\n\n{_provenance(params)}\n\n{card.caution}\n"
     )
 
 
 def _dataset_card(params: dict[str, Any], rows: int) -> str:
+    card = CARDS[params.get("kind", "label")]
     return (
-        f"---\ntask_categories: [text-classification]\ntags: [synthetic]\n---\n\n"
+        f"---\ntask_categories: [{card.tag}]\ntags: [synthetic]\n---\n\n"
         f"# Generated texts for {params['task']}\n\n"
-        f"{rows} texts written by language models for the labels {', '.join(params['labels'])}. "
-        "`label` is the class id, `label_name` the label that was asked for, `weight` the weight in training "
+        f"{rows} {card.data.format(labels=', '.join(params['labels']))}, `weight` the weight in training "
         "(mean 1), `plm` the writer, `round` the round of feedback; `id` leads to the full record in "
         f"`steps/`.\n\n{_provenance(params)}\n"
     )

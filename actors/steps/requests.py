@@ -13,33 +13,30 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.sources import read_texts
+from actors.sources import Contexts, read_texts
 from actors.steps.data import seed_of
 from cluster.storage import Run, Step
 from configs.schema.task import Task
 from fusion.generation import prompts
 
-REQUEST = pa.struct(
-    [
-        ("id", pa.string()),
-        ("prompt", pa.string()),
-        ("counter_prompts", pa.list_(pa.string())),
-        ("context", pa.string()),
-        ("shot_ids", pa.string()),
-        ("seed", pa.int64()),
-        ("index", pa.int32()),
-        ("ordinal", pa.int32()),
-    ]
+REQUEST = (
+    ("id", pa.string()),
+    ("prompt", pa.string()),
+    ("counter_prompts", pa.list_(pa.string())),
+    ("context", pa.string()),
+    ("shot_ids", pa.string()),
+    ("seed", pa.int64()),
+    ("index", pa.int32()),
+    ("ordinal", pa.int32()),
 )
-SCHEMA = pa.schema(
-    [
-        ("block", pa.string()),
-        ("plm", pa.string()),
-        ("round", pa.int32()),
-        ("label", pa.int32()),
-        ("zero_shot", pa.bool_()),
-        ("requests", pa.list_(REQUEST)),
-    ]
+ANSWER = (("answer", pa.string()), ("answer_start", pa.int32()))
+"""What requests of a span task have too: the phrase to ask for, and its first character in the context."""
+BLOCK = (
+    ("block", pa.string()),
+    ("plm", pa.string()),
+    ("round", pa.int32()),
+    ("label", pa.int32()),
+    ("zero_shot", pa.bool_()),
 )
 FILE = "requests.parquet"
 
@@ -58,9 +55,11 @@ def write_requests(run: Run, step: Step, params: dict[str, Any]) -> dict[str, An
         for mine in per_plm
         for block in mine[position : position + 1]
     ]
-    with step.files.writing(FILE) as stream, pq.ParquetWriter(stream, SCHEMA, compression="zstd") as parquet:
+    request = pa.struct([*REQUEST, *(ANSWER if writer.spans else ())])
+    schema = pa.schema([*BLOCK, ("requests", pa.list_(request))])
+    with step.files.writing(FILE) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as parquet:
         for block in blocks:
-            parquet.write_table(pa.Table.from_pylist([block], SCHEMA), row_group_size=1)
+            parquet.write_table(pa.Table.from_pylist([block], schema), row_group_size=1)
     return {"blocks": [[block["plm"], block["block"]] for block in blocks]}
 
 
@@ -78,7 +77,9 @@ class _Writer:
         self.seed, self.round = params["seed"], params["round"]
         shots = params["shots"]
         self.feedback = run.read_json(f"steps/{shots}/feedback.json") if shots else None
-        self.contexts = read_texts(self.task.contexts) if self.task.contexts else []
+        source = self.task.contexts
+        self.spans = Contexts(source) if source and self.task.kind == "span" else None
+        self.contexts = read_texts(source) if source and not self.spans else []
 
     def blocks_of(self, plm: str) -> Iterator[dict[str, Any]]:
         """Blocks of one PLM, labels alternating."""
@@ -105,34 +106,43 @@ class _Writer:
     def _request(
         self, plm: str, label: int, shots: Sequence[dict[str, str]], index: int, ordinal: int
     ) -> dict[str, Any]:
-        context = self._context(plm, index)
+        context, answer, start = self._asked(plm, index)
         texts = [shot["text"] for shot in shots]
         counters = [other for other in range(len(self.task.labels)) if other != label]
         debias = plm in self.params["self_debias"]
         return {
             "id": f"{plm}-r{self.round}-l{label}-{ordinal:07d}",
-            "prompt": self._prompt(label, texts, context),
-            "counter_prompts": [self._prompt(c, texts, context) for c in counters] if debias else [],
+            "prompt": self._prompt(label, texts, context, answer),
+            "counter_prompts": [self._prompt(c, texts, context, answer) for c in counters] if debias else [],
             "context": context,
+            "answer": answer,
+            "answer_start": start,
             "shot_ids": " ".join(shot["id"] for shot in shots),
             "seed": seed_of(self.seed, plm, self.round, label, ordinal),
             "index": index,
             "ordinal": ordinal,
         }
 
-    def _prompt(self, label: int, shots: Sequence[str], context: str | None) -> str:
+    def _prompt(self, label: int, shots: Sequence[str], context: str | None, answer: str | None) -> str:
         chosen = self.task.labels[label]
         if not shots:
-            return prompts.zero_shot(chosen.zero_shot, context)
+            return prompts.zero_shot(chosen.zero_shot, context, answer)
         return prompts.feedback(
-            shots, self.task.shot_prefix, chosen.feedback, blank_lines=self.task.blank_lines, context=context
+            shots,
+            self.task.shot_prefix,
+            chosen.feedback,
+            blank_lines=self.task.blank_lines,
+            context=context,
+            answer=answer,
         )
 
-    def _context(self, plm: str, index: int) -> str | None:
-        """The same sentence for every label, so that the labels of a pair task differ in the answer alone."""
-        if not self.contexts:
-            return None
-        return self.contexts[seed_of(self.seed, "context", plm, self.round, index) % len(self.contexts)]
+    def _asked(self, plm: str, index: int) -> tuple[str | None, str | None, int | None]:
+        """The context, and of a span task the answer and its place; the same for every label, so that the
+        labels of a pair task differ in what is written alone."""
+        number = seed_of(self.seed, "context", plm, self.round, index)
+        if self.spans:
+            return self.spans.draw(number, seed_of(self.seed, "answer", plm, self.round, index))
+        return self.contexts[number % len(self.contexts)] if self.contexts else None, None, None
 
     def _shots(self, plm: str, label: int, block: str) -> list[dict[str, str]]:
         if self.feedback is None:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from actors.steps.data import held_out, read_kept, seed_of
 from actors.steps.influences import Judge, scores_of
-from actors.steps.training import load_model, read_checkpoints, read_probabilities
+from actors.steps.kinds import Labels, kind_of
+from actors.steps.training import load_model, read_checkpoints
 from cluster.storage import Run, Step
 from configs.schema.fusegen import Selection
 from fusion.generation import cartography, feedback
@@ -31,10 +32,13 @@ class Pool:
     ids: list[str]
     texts: list[str]
     labels: NDArray[np.int64]
+    kind: Labels
+    targets: NDArray[np.int64]
+    """What a model learns of them, (n, ...)."""
     owners: NDArray[np.object_]
     held: NDArray[np.bool_]
     right: Floats
-    """(K, n): probability that each PLM's model gives the label asked for."""
+    """(K, n): probability that each PLM's model gives what was asked for."""
     plms: list[str]
     """PLMs whose models these are, by row of `right`."""
 
@@ -43,7 +47,7 @@ def select(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     """Choose the shots of the next round.
 
     `params`: chain, plms (all names), models {plm: key of its training step}, union (key), selection, labels,
-    seed, round.
+    kind, seed, round.
     """
     rules = Selection.model_validate(params["selection"])
     pool = _pool(run, params, rules)
@@ -57,16 +61,17 @@ def select(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pool(run: Run, params: dict[str, Any], rules: Selection) -> Pool:
-    table = read_kept(run, params["chain"])
-    labels = table.column("label").to_numpy().astype(np.int64)
+    kind, table = kind_of(params), read_kept(run, params["chain"])
+    targets = kind.targets(table)
     ids, owners = table.column("id").to_pylist(), table.column("plm").to_pylist()
-    rows = np.arange(table.num_rows)
     models = params["models"]
-    right = [read_probabilities(run, key, len(params["labels"]))[rows, labels] for key in models.values()]
+    right = [kind.read(run, key, targets).asked for key in models.values()]
     return Pool(
         ids=ids,
         texts=table.column("text").to_pylist(),
-        labels=labels,
+        labels=table.column("label").to_numpy().astype(np.int64),
+        kind=kind,
+        targets=targets,
         owners=np.array(owners, dtype=object),
         held=held_out(ids, owners, rules.held_out),
         right=np.stack(right),
@@ -150,7 +155,7 @@ class _Chooser:
             size,
             self.rules.alpha,
             confidence=None if margin is None else self.pool.right.mean(axis=0)[among],
-            n_classes=len(self.params["labels"]),
+            n_classes=self.pool.kind.classes(self.params["labels"]),
             margin=margin or 0.0,
             groups=None if groups is None else groups[among],
         )
@@ -202,7 +207,7 @@ class _Chooser:
             [order.get(owner, -1) for owner in self.pool.owners[among]],
             order[plm],
             self.rules.shots,
-            n_classes=len(self.params["labels"]),
+            n_classes=self.pool.kind.classes(self.params["labels"]),
             usefulness=None if scores is None else -scores,
             pool=self.rules.candidates,
             rng_seed=self._seed("pick", plm),

@@ -13,10 +13,9 @@ from pydantic import TypeAdapter
 
 from actors import stms
 from actors.steps.data import first_of_each, held_out, read_kept, read_step
+from actors.steps.kinds import PROBABILITIES, kind_of
 from cluster.storage import Run, Step
 from configs.schema.stm import StmSpec
-
-PROBABILITIES = "probabilities.parquet"
 
 
 def stm_spec(data: dict[str, Any]) -> Any:  # noqa: ANN401
@@ -28,28 +27,28 @@ def train(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
     """Train one model and, when asked, score every sample of the chain with it.
 
     `params`: chain, plms (whose samples it learns from; None for all), held_out (share it must not see),
-    per_plm (samples of each PLM at most, where given),
-    weights (key of a weighting step, or None), stm, labels, seed, score (whether to write the probabilities),
-    checkpoints (whether to keep the weights of every epoch, where the kind has epochs). A set with fewer than
-    two classes trains no model; the facts say so.
+    per_plm (samples of each PLM at most, where given), weights (key of a weighting step, or None), stm,
+    labels, kind, seed, score (whether to write the probabilities), checkpoints (whether to keep the weights of
+    every epoch, where there are epochs). A set with fewer than two classes trains no classifier; the facts
+    say so.
     """
-    table = read_kept(run, params["chain"])
-    labels = table.column("label").to_numpy()
+    kind, table = kind_of(params), read_kept(run, params["chain"])
+    targets = kind.targets(table)
     chosen = _chosen(table, params["plms"], params["held_out"], params.get("per_plm"))
     facts = {"n": int(chosen.sum()), "n_all": table.num_rows}
-    if len(np.unique(labels[chosen])) < 2:
-        return {**facts, "skipped": "fewer than two labels among its samples"}
+    if why := kind.lacking(targets[chosen]):
+        return {**facts, "skipped": why}
     weights = _weights(run, params["weights"], table.column("id"))
     texts = np.array(table.column("text").to_pylist(), dtype=object)
     model = stms.create(stm_spec(params["stm"]), params["labels"], params["seed"], vector_cache(run))
     mine = model.encode(list(texts[chosen]), learn=True)
     if params["checkpoints"]:
         model.on_epoch = partial(_save_checkpoint, model, mine, step)
-    model.fit(mine, labels[chosen], None if weights is None else weights[chosen])
+    model.fit(mine, targets[chosen], None if weights is None else weights[chosen])
     save(model, step)
     if params["score"]:
-        proba = model.predict_proba(model.encode(list(texts)))
-        step.files.write_table(PROBABILITIES, probability_table(table.column("id"), proba))
+        scores = kind.scores(model, model.encode(list(texts)), targets)
+        step.files.write_table(PROBABILITIES, kind.table(table.column("id"), scores))
     return facts
 
 
@@ -89,17 +88,6 @@ def load_model(run: Run, key: str) -> Any:  # noqa: ANN401
     """The model of a committed training step."""
     with run.folder(f"steps/{key}/model") as folder:
         return stms.load(folder)
-
-
-def probability_table(ids: pa.ChunkedArray, proba: NDArray[np.float64]) -> pa.Table:
-    """Columns id, p0, p1, …"""
-    return pa.table({"id": ids, **{f"p{c}": proba[:, c] for c in range(proba.shape[1])}})
-
-
-def read_probabilities(run: Run, key: str, n_labels: int) -> NDArray[np.float64]:
-    """(n, C) probabilities that a training step gave the samples of its chain."""
-    table = read_step(run, key, PROBABILITIES)
-    return np.stack([table.column(f"p{c}").to_numpy() for c in range(n_labels)], axis=1)
 
 
 def _chosen(table: pa.Table, plms: list[str] | None, share: float, per_plm: int | None) -> NDArray[np.bool_]:

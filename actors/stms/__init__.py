@@ -25,6 +25,10 @@ def create(spec: AnySpec, labels: Sequence[str], seed: int, cache: str | None = 
         from actors.stms.full import FullModel
 
         return FullModel(spec, labels, seed)
+    if spec.kind == "span":
+        from actors.stms.span import SpanModel
+
+        return SpanModel(spec, labels, seed)
     from actors.stms.head import HeadModel
 
     return HeadModel(spec, labels, seed, cache)

@@ -2,8 +2,8 @@
 
 A model is used in three steps. `encode` turns texts into what the kind computes with, once per text set;
 `fit` trains on encoded texts, always from the same initial state, so that refitting with other weights
-(SWA) costs no second tokenisation; `predict_proba` and `features` read encoded texts. The classes are
-`labels`, in this order, whatever a training set contains.
+(SWA) costs no second tokenisation; the predictions read encoded texts. A classifier has `predict_proba` and
+`features`; its classes are `labels`, in this order, whatever a training set contains.
 """
 
 import json
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
-from configs.schema.stm import FullStm, HeadStm, LinearStm, StmSpec
+from configs.schema.stm import FullStm, HeadStm, LinearStm, SpanStm, StmSpec
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Matrix = Any
 """(n, d) float64: a dense array or, where most entries are zero, a SciPy CSR matrix (which has no types)."""
-AnySpec = LinearStm | FullStm | HeadStm
+AnySpec = LinearStm | FullStm | HeadStm | SpanStm
 DESCRIPTION = "stm.json"
 
 
@@ -75,11 +75,11 @@ class Description:
 
 
 E = TypeVar("E", bound=Encoded)
-S = TypeVar("S", LinearStm, FullStm, HeadStm)
+S = TypeVar("S", LinearStm, FullStm, HeadStm, SpanStm)
 
 
 class Stm(ABC, Generic[E, S]):
-    """A text classifier that is small enough to be trained many times.
+    """A model that is small enough to be trained many times.
 
     `E` is its encoded form of texts, `S` its configuration. All randomness comes from `seed`.
     """
@@ -87,48 +87,41 @@ class Stm(ABC, Generic[E, S]):
     kind: ClassVar[str]
     on_epoch: Callable[[int, float], None] | None = None
     """Called by `fit` after each epoch, from 1, with its mean weighted loss; the model can be probed then.
-    Only `full` has epochs."""
+    Only `full` and `span` have epochs."""
 
     def __init__(self, spec: S, labels: Sequence[str], seed: int) -> None:
-        """Prepare an untrained model; `StmError` for fewer than two or repeated labels."""
+        """Prepare an untrained model."""
         self.spec: S = spec
         self.labels = tuple(labels)
         self.seed = seed
-        if len(set(self.labels)) != len(self.labels) or len(self.labels) < 2:
-            raise StmError(f"a classifier needs at least two distinct labels, not {list(labels)}")
 
     @abstractmethod
     def encode(self, texts: Sequence[str], *, learn: bool = False) -> E:
         """Prepare texts for this model; `learn` lets it fit its vocabulary, if it has one, to them."""
 
-    def fit(self, encoded: E, y: Sequence[int] | IntArray, weights: FloatArray | None = None) -> Self:
+    def fit(self, encoded: E, y: Sequence[Any] | IntArray, weights: FloatArray | None = None) -> Self:
         """Train from the initial state on the mean of w_i * loss_i (not divided by the sum of w).
 
-        `y` (n,) holds indices into `labels`, `weights` (n,) are non-negative, all 1 by default. Texts of
-        weight 0 change nothing. `StmError` when fewer than two classes remain.
+        `y` (n, ...) is what the texts are about, of a classifier (n,) indices into `labels`; `weights` (n,)
+        are non-negative, all 1 by default. Texts of weight 0 change nothing. `StmError` when too few remain,
+        of a classifier fewer than two classes.
         """
-        targets, positive = checked_targets(y, weights, len(encoded), self.labels)
+        targets, positive = self._checked(y, weights, len(encoded))
         self._fit(encoded, targets, positive)
         return self
+
+    @abstractmethod
+    def _checked(
+        self, y: Sequence[Any] | IntArray, weights: FloatArray | None, n: int
+    ) -> tuple[IntArray, FloatArray]: ...
 
     @abstractmethod
     def _fit(self, encoded: E, y: IntArray, weights: FloatArray) -> None: ...
 
     @abstractmethod
-    def predict_proba(self, encoded: E) -> FloatArray:
-        """Return (n, C) class probabilities."""
-
-    @abstractmethod
-    def features(self, encoded: E) -> Matrix:
-        """Return h (n, d), the inputs of the last layer: `predict_proba` is softmax(W h + b)."""
-
-    @abstractmethod
-    def last_layer(self) -> tuple[FloatArray, FloatArray]:
-        """Return W (C, d) and b (C,) of the last layer."""
-
-    @abstractmethod
     def probe(self, encoded: E) -> "tuple[torch.nn.Module, Callable[[IntArray], torch.Tensor]]":
-        """Return the trained network and a function from text indices (m,) to its logits (m, C).
+        """Return the trained network and a function from text indices (m,) to its logits, (m, C) of a
+        classifier.
 
         Gradients flow from the logits to the network's parameters; dropout is off.
         """
@@ -165,6 +158,33 @@ class Stm(ABC, Generic[E, S]):
     def _load(self, folder: Path) -> None: ...
 
 
+class Classifier(Stm[E, S]):
+    """A small task model that tells texts apart."""
+
+    def __init__(self, spec: S, labels: Sequence[str], seed: int) -> None:
+        """Prepare an untrained model; `StmError` for fewer than two or repeated labels."""
+        super().__init__(spec, labels, seed)
+        if len(set(self.labels)) != len(self.labels) or len(self.labels) < 2:
+            raise StmError(f"a classifier needs at least two distinct labels, not {list(labels)}")
+
+    def _checked(
+        self, y: Sequence[Any] | IntArray, weights: FloatArray | None, n: int
+    ) -> tuple[IntArray, FloatArray]:
+        return checked_targets(y, weights, n, self.labels)
+
+    @abstractmethod
+    def predict_proba(self, encoded: E) -> FloatArray:
+        """Return (n, C) class probabilities."""
+
+    @abstractmethod
+    def features(self, encoded: E) -> Matrix:
+        """Return h (n, d), the inputs of the last layer: `predict_proba` is softmax(W h + b)."""
+
+    @abstractmethod
+    def last_layer(self) -> tuple[FloatArray, FloatArray]:
+        """Return W (C, d) and b (C,) of the last layer."""
+
+
 def checked_targets(
     y: Sequence[int] | IntArray, weights: FloatArray | None, n: int, labels: Sequence[str]
 ) -> tuple[IntArray, FloatArray]:
@@ -176,13 +196,19 @@ def checked_targets(
         raise StmError(
             f"label indices must lie in 0..{len(labels) - 1}, got {targets.min()}..{targets.max()}"
         )
-    positive = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
-    if positive.shape != (n,) or not np.isfinite(positive).all() or (positive < 0).any():
-        raise StmError(f"{n} texts need as many finite, non-negative weights")
+    positive = checked_weights(weights, n)
     present = sorted({labels[index] for index in np.unique(targets[positive > 0])})
     if len(present) < 2:
         raise StmError(f"training needs texts of at least two labels, got {present} among {n} texts")
     return targets, positive
+
+
+def checked_weights(weights: FloatArray | None, n: int) -> FloatArray:
+    """Return `weights` as an (n,) array, ones by default; `StmError` says what is wrong with them."""
+    positive = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
+    if positive.shape != (n,) or not np.isfinite(positive).all() or (positive < 0).any():
+        raise StmError(f"{n} texts need as many finite, non-negative weights")
+    return positive
 
 
 def check_finite(values: FloatArray | NDArray[np.float32], what: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from actors.stms.base import FloatArray, IntArray, Stm, StmError, check_finite, softmax
+from actors.stms.base import Classifier, FloatArray, IntArray, StmError, check_finite, softmax
 from actors.stms.regression import as_linear, fit_softmax
 from actors.vectors import Vectors, read_vectors
 from configs.schema.stm import HeadStm
@@ -42,7 +42,7 @@ class Rows:
         return type(self)(self.rows[indices])
 
 
-class HeadModel(Stm[Rows, HeadStm]):
+class HeadModel(Classifier[Rows, HeadStm]):
     """A linear classifier of encoder vectors."""
 
     kind = "head"

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from actors.stms.base import FloatArray, IntArray, Matrix, Stm, StmError, softmax, write_json
+from actors.stms.base import Classifier, FloatArray, IntArray, Matrix, StmError, softmax, write_json
 from actors.stms.regression import as_linear, fit_softmax
 from configs.schema.stm import LinearStm
 
@@ -41,7 +41,7 @@ class Bags:
         return type(self)(self.rows[indices])
 
 
-class LinearModel(Stm[Bags, LinearStm]):
+class LinearModel(Classifier[Bags, LinearStm]):
     """A linear classifier of word n-grams."""
 
     kind = "linear"

@@ -1,5 +1,6 @@
 """Tokenised texts: tokenised once, padded batch by batch, batches of similar length."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -15,8 +16,33 @@ NEIGHBOURS = 32
 """Batches that are sorted by length together: little padding, and still a random order."""
 
 
+class Batched(ABC):
+    """Texts that are computed with in batches of similar length."""
+
+    @property
+    @abstractmethod
+    def lengths(self) -> IntArray:
+        """Tokens of each text (n,)."""
+
+    def by_length(self, size: int) -> Iterator[IntArray]:
+        """Yield batches of at most `size` indices, longest texts first."""
+        order = np.argsort(-self.lengths, kind="stable")
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
+
+    def shuffled(self, size: int, rng: np.random.Generator) -> list[IntArray]:
+        """Return one epoch's batches of at most `size` indices: random, texts in a batch similarly long."""
+        lengths = self.lengths
+        order = rng.permutation(len(lengths))
+        span = size * NEIGHBOURS
+        stretches = [order[start : start + span] for start in range(0, len(order), span)]
+        order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in stretches])
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        return [batches[place] for place in rng.permutation(len(batches))]
+
+
 @dataclass(frozen=True)
-class Tokens:
+class Tokens(Batched):
     """Token ids of texts, without padding; `pad` is the id to pad with."""
 
     ids: NDArray[np.object_]
@@ -59,18 +85,3 @@ class Tokens:
             ids[place, : len(row)], mask[place, : len(row)] = row, 1
         tensors = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
         return {name: tensor.to(device) for name, tensor in tensors.items()}
-
-    def by_length(self, size: int) -> Iterator[IntArray]:
-        """Yield batches of at most `size` indices, longest texts first."""
-        order = np.argsort(-self.lengths, kind="stable")
-        for start in range(0, len(order), size):
-            yield order[start : start + size]
-
-    def shuffled(self, size: int, rng: np.random.Generator) -> list[IntArray]:
-        """Return one epoch's batches of at most `size` indices: random, texts in a batch similarly long."""
-        order, lengths = rng.permutation(len(self)), self.lengths
-        span = size * NEIGHBOURS
-        stretches = [order[start : start + span] for start in range(0, len(order), span)]
-        order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in stretches])
-        batches = [order[start : start + size] for start in range(0, len(order), size)]
-        return [batches[place] for place in rng.permutation(len(batches))]

@@ -7,6 +7,8 @@ from pydantic.fields import FieldInfo
 
 RESOURCE: Final[dict[str, Any]] = {"resource": True}
 """`Field(json_schema_extra=RESOURCE)` marks what a run may use, not what it is: it can change on resume."""
+LATER: Final[dict[str, Any]] = {"later": True}
+"""Marks what came after the first runs: at its default it is no part of what a run is, so that they go on."""
 
 
 class ConfigError(Exception):
@@ -24,8 +26,8 @@ class Strict(BaseModel):
 def identity(value: Any) -> Any:  # noqa: ANN401
     """JSON form of a configuration without the fields marked as resources, which cannot change results."""
     if isinstance(value, BaseModel):
-        fields = type(value).model_fields.items()
-        return {name: identity(getattr(value, name)) for name, field in fields if not _is_resource(field)}
+        fields = {name: (getattr(value, name), field) for name, field in type(value).model_fields.items()}
+        return {name: identity(mine) for name, (mine, field) in fields.items() if _counts(mine, field)}
     if isinstance(value, tuple | list):
         return [identity(item) for item in value]
     if isinstance(value, dict):
@@ -33,6 +35,8 @@ def identity(value: Any) -> Any:  # noqa: ANN401
     return value
 
 
-def _is_resource(field: FieldInfo) -> bool:
+def _counts(value: object, field: FieldInfo) -> bool:
+    """Whether a field is part of what a configuration is."""
     extra = field.json_schema_extra
-    return isinstance(extra, dict) and bool(extra.get("resource"))
+    marks = extra if isinstance(extra, dict) else {}
+    return not marks.get("resource") and not (marks.get("later") and value == field.default)

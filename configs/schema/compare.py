@@ -7,14 +7,14 @@ checkpoints that are merged.
 
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from configs.schema.base import Strict
 from configs.schema.foe import FoeConfig, Fuser, Policy, RecordedExperts, Unseen
 from configs.schema.fusegen import FusegenConfig
 from configs.schema.merge import DomainData, FineTuning, MergeConfig, Method, Statistics, Unit
 from configs.schema.stm import FullStm, LinearStm
-from configs.schema.task import Source
+from configs.schema.task import Source, Task
 
 FUSIONS = ("fusegen", "foe", "frugal", "regmean", "ensemble", "best_single", "pooled")
 """What is compared in every run, beside the rivals of `merging.methods`."""
@@ -99,6 +99,13 @@ class CompareConfig(FusegenConfig):
     """Real labelled texts, which everything is judged on; read only after all training."""
     elsewhere: dict[str, Source] = Field(default_factory=dict)
     """Further labelled texts with the same labels, of other domains, by name."""
+
+    @field_validator("task")
+    @classmethod
+    def _labels(cls, task: Task) -> Task:
+        if task.kind == "span":
+            raise ValueError("span tasks are not available here; only classifiers are compared")
+        return task
 
     @model_validator(mode="after")
     def _comparable(self) -> Self:

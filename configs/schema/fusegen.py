@@ -4,6 +4,7 @@ Field names follow the paper (arXiv 2406.12527) where it has one: `candidates` i
 is J, `alpha` is the share of high-variability candidates, `iterations` of `weights` is E1.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
@@ -199,7 +200,7 @@ class Stms(Strict):
 
     rounds: StmSpec = LinearStm()
     """Model that scores samples in each round, judges them for weighting, and serves the baselines. Where
-    PLMs have GPUs, `full` with a GPU is the default, for the result too."""
+    PLMs have GPUs, `full` with a GPU is the default, for the result too; of span tasks, `span` is."""
     final: StmSpec = FullStm()
     """Model that is trained on the finished data set and published."""
 
@@ -271,7 +272,7 @@ class FusegenConfig(Strict):
         if not isinstance(data, dict):
             return data
         data = _under(data, PRESETS.get(str(data.get("preset", "fixed")), {}))
-        return _with_gpus(_with_generations(data))
+        return _with_span_models(_with_gpus(_with_generations(data)))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -287,6 +288,8 @@ class FusegenConfig(Strict):
             raise ValueError("variant names each method once")
         if self.search and (self.selection.feedback == "none" or not self.samples.rounds):
             raise ValueError("search: there is no feedback whose settings could be tried")
+        for fault in _faults_of_kind(self):
+            raise ValueError(fault)
         if self.max_cost and not any(plm.price_per_million_tokens for plm in self.plms):
             raise ValueError("max_cost: no plm has price_per_million_tokens; give them, or max_tokens")
         return self
@@ -324,6 +327,45 @@ def _with_generations(data: dict[str, Any]) -> dict[str, Any]:
     return {**data, "plms": plms}
 
 
+def _with_span_models(data: dict[str, Any]) -> dict[str, Any]:
+    """Task models of a span task that the file does not name are of its kind."""
+    stm = data.get("stm", {})
+    if not _finds_spans(data) or not isinstance(stm, dict):
+        return data
+    return {**data, "stm": {"rounds": {"kind": "span"}, "final": {"kind": "span"}, **stm}}
+
+
+def _finds_spans(data: dict[str, Any]) -> bool:
+    task = data.get("task")
+    return (
+        task.kind == "span"
+        if isinstance(task, Task)
+        else isinstance(task, dict) and task.get("kind") == "span"
+    )
+
+
+def _faults_of_kind(config: FusegenConfig) -> Iterator[str]:
+    """What does not go with the kind of the task."""
+    spans = config.task.kind == "span"
+    for name, stm in (("rounds", config.stm.rounds), ("final", config.stm.final)):
+        if (stm.kind == "span") != spans:
+            allowed = "span" if spans else "linear, full, head"
+            yield f"stm.{name}.kind: not {stm.kind} for a {config.task.kind} task; allowed: {allowed}"
+    if not spans:
+        return
+    if any(config.as_variant(name).weights.kind == "sungen" for name in config.variant):
+        yield "sungen: not available for span tasks; weights.kind: uniform or swa, variants without sungen"
+    if config.selection.influence == "last_layer_hessian":
+        yield (
+            "selection.influence: last_layer_hessian is not available for span tasks; allowed: last_layer, "
+            "gradient_dot, lissa, tracin"
+        )
+    if any(plm.sampling.self_debias for plm in config.plms):
+        yield "plms: sampling.self_debias is not available for span tasks: there is no other label"
+    if config.eval and (config.eval.text_b is None or config.eval.answer is None):
+        yield "eval: a span task needs the columns text (context), text_b (question) and answer"
+
+
 def _with_gpus(data: dict[str, Any]) -> dict[str, Any]:
     """Where PLMs have GPUs, task models that the file does not name have one too."""
     plms, stm = data.get("plms"), data.get("stm", {})
@@ -331,5 +373,5 @@ def _with_gpus(data: dict[str, Any]) -> dict[str, Any]:
         return data
     if not any(isinstance(plm, dict) and plm.get("num_gpus") for plm in plms):
         return data
-    full = {"kind": "full", "num_gpus": 1}
+    full = {"kind": "span" if _finds_spans(data) else "full", "num_gpus": 1}
     return {**data, "stm": {"rounds": full, "final": full, **stm}}

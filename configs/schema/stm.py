@@ -1,7 +1,8 @@
-"""Small task models (STMs): the classifiers that are trained on synthetic data.
+"""Small task models (STMs): what is trained on synthetic data.
 
-Three kinds behind one interface, told apart by `kind`: `linear` (word n-grams, seconds on one core),
-`full` (a fine-tuned transformer) and `head` (logistic regression on a frozen encoder's vectors).
+Three kinds of classifiers behind one interface, told apart by `kind`: `linear` (word n-grams, seconds on one
+core), `full` (a fine-tuned transformer) and `head` (logistic regression on a frozen encoder's vectors). Tasks
+of the kind span have one of their own, `span` (a fine-tuned transformer that finds answers).
 """
 
 from typing import Annotated, ClassVar, Literal, Self
@@ -99,4 +100,42 @@ class HeadStm(Strict):
     """GPU model that Ray must find, e.g. A100."""
 
 
-StmSpec = Annotated[LinearStm | FullStm | HeadStm, Field(discriminator="kind")]
+class SpanStm(Strict):
+    """A fine-tuned Hugging Face model that finds the phrase of a context that answers a question."""
+
+    kind: Literal["span"] = "span"
+    model: str | None = None
+    """Local folder or hub id; null is the MiniLM-L6 that is installed with the package."""
+    epochs: PositiveInt = 3
+    """Passes over the training samples (E2)."""
+    learning_rate: PositiveFloat = 5e-5
+    """Constant step size of Adam."""
+    batch_size: PositiveInt = 16
+    """Samples per training step."""
+    layers: NonNegativeInt | None = None
+    """How many of the last blocks are trained with the head; null trains everything, 0 the head alone."""
+    dropout: bool = False
+    """Train with the checkpoint's dropout, which costs a quarter of the time on CPUs."""
+    max_length: int = Field(384, ge=16)
+    """Tokens of a window: the question, of which a quarter of this is read, and a piece of the context."""
+    stride: int = Field(128, ge=0)
+    """Tokens of the context that a window shares with the next one; at most half of `max_length`."""
+    max_answer: PositiveInt = 30
+    """Tokens of the longest answer that is predicted."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the forward pass; weights stay float32. auto is bfloat16 where hardware has it."""
+    num_cpus: float = Field(1.0, ge=0)
+    """CPUs that Ray reserves for one training."""
+    num_gpus: float = Field(0.0, ge=0)
+    """GPUs that Ray reserves for one training; fractions share one."""
+    accelerator_type: str | None = None
+    """GPU model that Ray must find, e.g. A100."""
+
+    @model_validator(mode="after")
+    def _moving_on(self) -> Self:
+        if self.stride > self.max_length // 2:
+            raise ValueError(f"stride ({self.stride}) must not exceed half of max_length ({self.max_length})")
+        return self
+
+
+StmSpec = Annotated[LinearStm | FullStm | HeadStm | SpanStm, Field(discriminator="kind")]

@@ -98,6 +98,22 @@ def last_layer_hessian(
     return -_candidate_dot(h_z, p_z, np.asarray(y_z), solution[:split].reshape(shape), solution[split:])
 
 
+def last_layer_of_spans(g_z: Floats, g_v: Floats, p_v: Floats) -> Floats:
+    """I (R,) with H = 1 over the two rows of a layer that scores every token as a start and as an end:
+    -1/|V| sum over v and k of p_vk (g_vk . g_zk).
+
+    g (R, 2, d) and (V, 2, d) are gradients of the two cross-entropies in their rows, the mean state of the
+    tokens under the prediction minus the state of the right one; p_v (V, 2) are the probabilities of the
+    right tokens, since L_rce = const + (1 - p_start) + (1 - p_end).
+    """
+    if not len(g_v):
+        raise ValueError("influence needs validation samples")
+    if not (np.isfinite(g_z).all() and np.isfinite(g_v).all() and np.isfinite(p_v).all()):
+        raise ValueError("features and probabilities must be finite numbers")
+    mean = (p_v[:, :, None] * g_v).mean(axis=0)
+    return np.asarray(-(g_z * mean).sum(axis=(1, 2)))
+
+
 def inverse_hvp(hvp: Callable[[V, int], V], v: V, damping: float, scale: float, steps: int) -> V:
     """LiSSA (Agarwal et al. 2017): h <- v + (1 - damping) h - H h / scale, `steps` times from h = v; the
     result h / scale tends to (damping scale + H)^-1 v. `hvp(h, t)` multiplies by the Hessian sample of step
@@ -115,9 +131,9 @@ class Probe:
     module: "torch.nn.Module"
     """Holds the parameters; those that require gradients count."""
     encode: "Callable[[Indices], torch.Tensor]"
-    """Indices of samples to their logits (B, C)."""
+    """Indices of samples to their logits (B, C), or (B, k, C) where k labels are asked for at once."""
     labels: NDArray[np.int_]
-    """The label asked for of every sample that an index may name."""
+    """The label asked for, (n,) or (n, k), of every sample that an index may name."""
     batch_size: int = 16
     """Samples per pass where gradients are only summed."""
 
@@ -242,17 +258,23 @@ def _indices(samples: ArrayLike) -> Indices:
     return np.asarray(samples, np.int64)
 
 
-def _ce(probe: Probe, samples: Indices) -> "torch.Tensor":
+def _each_ce(probe: Probe, samples: Indices) -> "torch.Tensor":
+    """(B, k): the cross-entropies of each sample's labels."""
     import torch  # takes more than a second, and the closed forms need it not
 
     logits = probe.encode(samples)
     labels = torch.as_tensor(probe.labels[samples], dtype=torch.long, device=logits.device)
-    return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    losses = torch.nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
+    return losses.reshape(len(samples), -1)
+
+
+def _ce(probe: Probe, samples: Indices) -> "torch.Tensor":
+    return _each_ce(probe, samples).sum(dim=1)
 
 
 def _rce(probe: Probe, samples: Indices) -> "torch.Tensor":
     """Without its constant, which has no gradient."""
-    return 1 - (-_ce(probe, samples)).exp()
+    return (1 - (-_each_ce(probe, samples)).exp()).sum(dim=1)
 
 
 def _gradient(probe: Probe, value: "torch.Tensor", *, again: bool = False) -> "torch.Tensor":

@@ -26,6 +26,8 @@ Floats = NDArray[np.float64]
 Tensor = TypeVar("Tensor", NDArray[np.float64], "torch.Tensor")
 TrainAndPredict = Callable[[Floats, int], Floats]
 """Weights (n,) and number of the iteration to probabilities (n, C) on the same samples, from scratch."""
+TrainAndJudge = Callable[[Floats, int], tuple[Floats, NDArray[np.bool_]]]
+"""As TrainAndPredict, to the error of each sample (n,) and whether the model is right about it (n,)."""
 TrainAndFeature = Callable[[Floats, int], tuple[Features, Floats]]
 """As TrainAndPredict, with the features (n, d) of the last layer before the probabilities."""
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -42,12 +44,22 @@ def beta(n: int, iterations: int, rule: Literal["paper", "authors"]) -> float:
 def swa_step(log_weights: Floats, proba: ArrayLike, labels: ArrayLike, beta: float) -> Floats:
     """One update of log weights (n,) by probabilities (n, C) for the labels asked for (n,): wrong samples
     (the label is not the argmax) fall by beta^(1 - p_y); the sum of the weights stays."""
-    p, y = np.asarray(proba, np.float64), np.asarray(labels, np.int64)
-    if not np.isfinite(p).all():
+    return step(log_weights, *_judged(proba, labels), beta)
+
+
+def step(log_weights: Floats, error: Floats, right: NDArray[np.bool_], beta: float) -> Floats:
+    """One update of log weights (n,): samples that are not right (n,) fall by beta^error; the sum of the
+    weights stays. The error of a span is (1 - p_start) + (1 - p_end)."""
+    if not np.isfinite(error).all():
         raise ValueError("probabilities must be finite numbers")
-    wrong = p.argmax(axis=1) != y
-    lowered = log_weights + log(beta) * (1 - p[np.arange(len(y)), y]) * wrong
-    return np.asarray(lowered + logsumexp(log_weights) - logsumexp(lowered)) if len(y) else lowered
+    lowered = log_weights + log(beta) * error * ~right
+    return np.asarray(lowered + logsumexp(log_weights) - logsumexp(lowered)) if len(error) else lowered
+
+
+def _judged(proba: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
+    """Error 1 - p_y and whether the label is the argmax, of probabilities (n, C) for labels (n,)."""
+    p, y = np.asarray(proba, np.float64), np.asarray(labels, np.int64)
+    return 1 - p[np.arange(len(y)), y], p.argmax(axis=1) == y
 
 
 @dataclass(frozen=True)
@@ -72,13 +84,32 @@ def self_boost(
     """SWA: `iterations` times train, judge, update. With `patience`, stop after so many iterations in a row
     in which the share right did not exceed its best; the weights updated last are returned."""
     y = np.asarray(labels, np.int64)
-    log_weights = np.full(len(y), log(initial))
-    factor = beta(max(len(y), 1), iterations, beta_rule)
+
+    def judge(weights: Floats, iteration: int) -> tuple[Floats, NDArray[np.bool_]]:
+        return _judged(train_and_predict(weights, iteration), y)
+
+    return boost(
+        judge, len(y), iterations=iterations, beta_rule=beta_rule, initial=initial, patience=patience
+    )
+
+
+def boost(
+    train_and_judge: TrainAndJudge,
+    n: int,
+    *,
+    iterations: int,
+    beta_rule: Literal["paper", "authors"] = "paper",
+    initial: float = 0.5,
+    patience: int | None = None,
+) -> Weighting:
+    """`self_boost` of n samples of any task, by a judge that says how wrong the model is."""
+    log_weights = np.full(n, log(initial))
+    factor = beta(max(n, 1), iterations, beta_rule)
     history: list[Mapping[str, Any]] = []
     for iteration in range(iterations):
-        proba = train_and_predict(np.exp(log_weights), iteration)
-        log_weights = swa_step(log_weights, proba, y, factor)
-        history.append(_entry(np.asarray(proba), y, np.exp(log_weights), initial))
+        error, right = train_and_judge(np.exp(log_weights), iteration)
+        log_weights = step(log_weights, error, right, factor)
+        history.append(_entry(right, np.exp(log_weights), initial))
         if patience is not None and _stalled([entry["share_ok"] for entry in history], patience):
             break
     return Weighting(np.exp(log_weights), history)
@@ -123,7 +154,7 @@ def sungen(
             logits.grad = torch.from_numpy(slope * weights * (1 - weights))
             torch.nn.utils.clip_grad_norm_([logits], clip)
             optimizer.step()
-        history.append(_entry(proba, y, expit(logits.detach().numpy()), 0.5))
+        history.append(_entry(_judged(proba, y)[1], expit(logits.detach().numpy()), 0.5))
     return Weighting(expit(logits.detach().numpy()), history)
 
 
@@ -133,11 +164,11 @@ def weighted_loss(losses: Tensor, weights: Tensor, *, normalised: bool = False) 
     return total / (weights.sum() if normalised else len(losses))
 
 
-def _entry(proba: Floats, labels: NDArray[np.int_], weights: Floats, initial: float) -> Mapping[str, Any]:
-    if not len(labels):
+def _entry(right: NDArray[np.bool_], weights: Floats, initial: float) -> Mapping[str, Any]:
+    if not len(right):
         return {"share_ok": 0.0, "min_weight": 0.0, "survivors": 0.0, "quantiles": []}
     return {
-        "share_ok": float((proba.argmax(axis=1) == labels).mean()),
+        "share_ok": float(right.mean()),
         "min_weight": float(weights.min()),
         "survivors": float((weights >= initial / 2).mean()),
         "quantiles": np.quantile(weights, QUANTILES).tolist(),

@@ -35,6 +35,28 @@ class Facts:
         return [label["name"] for label in self.config["task"]["labels"]]
 
     @property
+    def spans(self) -> bool:
+        """Whether answers are found in contexts, where other tasks give texts a label."""
+        return bool(self.config["task"].get("kind") == "span")
+
+    @property
+    def measure(self) -> str:
+        """The measure that counts, as the summary calls it."""
+        return "f1" if self.spans else "accuracy"
+
+    @property
+    def said(self) -> Mapping[str, str]:
+        """What the page calls the measure, what was asked for, and what is trained."""
+        if self.spans:
+            return {"measure": "F1", "Measure": "F1", "asked": "answer", "model": "model"}
+        return {"measure": "accuracy", "Measure": "Accuracy", "asked": "label", "model": "classifier"}
+
+    @property
+    def guess(self) -> float:
+        """Confidence from which on a model seems to know a text."""
+        return 0.25 if self.spans else 1 / len(self.labels)
+
+    @property
     def final(self) -> Mapping[str, Any]:
         """Scores of the result; empty without evaluation data."""
         return self.summary.get("final") or {}

@@ -73,30 +73,35 @@ def _scores(facts: Facts) -> Drawn | None:
         if score:
             colour = series(0) if score is facts.final else MUTED
             axes.plot(score["ci95"], [place, place], color=colour, linewidth=2, solid_capstyle="round")
-            axes.plot([score["accuracy"]], [place], "o", color=colour, markersize=6, markeredgewidth=0)
+            axes.plot([score[facts.measure]], [place], "o", color=colour, markersize=6, markeredgewidth=0)
     axes.set_yticks(places, [label for label, _ in lines])
     for tick, (_, score) in zip(axes.get_yticklabels(), lines, strict=True):
         heading = score is None
         tick.set(fontsize=9 if heading else 9.5, style="italic" if heading else "normal")
         tick.set_color(MUTED if heading else INK)
     axes.set_ylim(places[-1] - 0.7, 0.7)
-    axes.set_xlabel("accuracy on real texts")
+    axes.set_xlabel(_on_real(facts))
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.spines["left"].set_visible(False)
     plain(axes, y=False)
     numbers(axes, "x", lambda value: share(value, 2))
-    return figure, f"Accuracy with 95 % intervals of {sum(score is not None for _, score in lines)} models"
+    models = sum(score is not None for _, score in lines)
+    return figure, f"{facts.said['Measure']} with 95 % intervals of {models} models"
+
+
+def _on_real(facts: Facts) -> str:
+    return f"{facts.said['measure']} on real {'questions' if facts.spans else 'texts'}"
 
 
 def _rounds(facts: Facts) -> Drawn | None:
     """Accuracy of the model trained on all texts so far, by round."""
-    rows = [row for row in tables.rounds(facts) if row["accuracy"] is not None]
+    rows = [row for row in tables.rounds(facts) if row["score"] is not None]
     if len(rows) < 2:
         return None
     figure = canvas(235)
     axes = figure.subplots()
     x = [row["round"] for row in rows]
-    y = [row["accuracy"] for row in rows]
+    y = [row["score"] for row in rows]
     bands = np.array([row["ci95"] for row in rows])
     axes.fill_between(x, bands[:, 0], bands[:, 1], color=series(0), alpha=0.15, linewidth=0)
     axes.plot(x, y, "o-", color=series(0), linewidth=2, markersize=6)
@@ -105,14 +110,14 @@ def _rounds(facts: Facts) -> Drawn | None:
             share(value), (at, value), (0, 8), textcoords="offset points", ha="center", weight="bold"
         )
     if facts.final:
-        _level(axes, facts.final["accuracy"])
+        _level(axes, facts.final[facts.measure])
     axes.set_xticks(x, [f"{row['round']}\n{count(row['total'])}" for row in rows])
     axes.set_xlabel("round, and texts so far")
-    axes.set_ylabel("accuracy on real texts")
+    axes.set_ylabel(_on_real(facts))
     axes.margins(x=0.08, y=0.12)
     plain(axes, x=False)
     numbers(axes, "y", lambda value: share(value, 2))
-    return figure, f"Accuracy by round: {', '.join(share(value) for value in y)}"
+    return figure, f"{facts.said['Measure']} by round: {', '.join(share(value) for value in y)}"
 
 
 def _scaling(facts: Facts) -> Drawn | None:
@@ -194,7 +199,7 @@ def _map(facts: Facts) -> Drawn | None:
     figure, panels = grid(len(plms), 135)
     for i, (plm, axes) in enumerate(zip(plms, panels, strict=True)):
         mine = owners == plm
-        axes.axhline(1 / len(facts.labels), color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.axhline(facts.guess, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
         style: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 0}
         axes.plot(*xy[mine].T, MARKERS[i % 10], color=series(i), alpha=0.5, markersize=3.6, **style)
         axes.plot(

@@ -24,7 +24,7 @@ def scores(facts: Facts) -> list[dict[str, Any]]:
     result = facts.summary["variant"]
     tables = [{"title": "Result", "rows": [(result, method(result), facts.final)]}]
     for title, names in groups.items():
-        ordered = sorted(names, key=lambda name: -facts.baselines[name]["accuracy"])
+        ordered = sorted(names, key=lambda name: -facts.baselines[name][facts.measure])
         rows = [(name, method(name), facts.baselines[name]) for name in ordered]
         tables += [{"title": title, "rows": rows}] if rows else []
     return tables
@@ -58,7 +58,7 @@ def rounds(facts: Facts) -> list[dict[str, Any]]:
                 "asked": sum(record["asked"].values()),
                 "kept": kept,
                 "total": total,
-                "accuracy": record.get("accuracy"),
+                "score": record.get(facts.measure),
                 "ci95": record.get("ci95"),
             }
         )

@@ -82,7 +82,8 @@ def _example(facts: Facts, row: Mapping[str, Any]) -> Sample:
     details = tuple((name, str(value)) for name, value in named if value not in (None, ""))
     text = row.get("text") or row.get("raw") or ""
     of = row.get("of") if row.get("of") != text else None
-    return Sample(text, badge, facts.label(row["label"]), row["plm"], row.get("round"), details, of)
+    label = row.get("answer") or facts.label(row["label"])
+    return Sample(text, badge, label, row["plm"], row.get("round"), details, of)
 
 
 def _shot_note(facts: Facts, row: Mapping[str, Any]) -> str | None:

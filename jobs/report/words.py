@@ -139,7 +139,7 @@ FILTERS: Mapping[str, Callable[..., str]] = {
 def best_plm(facts: Facts) -> str | None:
     """The baseline of one PLM alone that is the best, zero-shot ones included."""
     scored = [name for name in facts.baselines if name.removeprefix("zerogen/") in facts.plms]
-    return max(scored, key=lambda name: facts.baselines[name]["accuracy"], default=None)
+    return max(scored, key=lambda name: facts.baselines[name][facts.measure], default=None)
 
 
 def _single(name: str) -> str:
@@ -155,12 +155,14 @@ def outcome(facts: Facts) -> str:
     if not facts.final:
         return f"{written}; no real texts were given, so nothing was measured."
     final = facts.final
-    reached = f"{share(final['accuracy'])} ({interval(final['ci95'])}) on {count(final['n'])} real texts"
+    reached = f"{share(final[facts.measure])} ({interval(final['ci95'])}) on {count(final['n'])} real texts"
+    if facts.spans:
+        reached = f"an F1 of {reached.removesuffix('texts')}questions"
     parts = [f"{method(facts.summary['variant'])} reaches {reached}"]
     if (best := best_plm(facts)) is not None:
-        parts.append(f"the best single PLM, {_single(best)}, {share(facts.baselines[best]['accuracy'])}")
+        parts.append(f"the best single PLM, {_single(best)}, {share(facts.baselines[best][facts.measure])}")
     if "union" in facts.baselines:
-        parts.append(f"all texts with equal weights {share(facts.baselines['union']['accuracy'])}")
+        parts.append(f"all texts with equal weights {share(facts.baselines['union'][facts.measure])}")
     return "; ".join(parts) + "."
 
 
@@ -208,6 +210,8 @@ def _losses(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _feedback(facts: Facts) -> list[tuple[str, str]]:
+    if facts.spans:
+        return []
     one_sided = [
         entry["round"]
         for entry in facts.report.get("shots") or []

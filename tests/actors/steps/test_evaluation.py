@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from actors.steps.data import read_step
-from actors.steps.evaluation import measures
+from actors.steps.measures import measures
 from configs.schema.base import ConfigError
 from tests import corpus
 

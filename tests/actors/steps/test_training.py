@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 
 from actors.steps.data import held_out, read_kept
-from actors.steps.training import load_model, read_probabilities, stm_spec
+from actors.steps.kinds import KINDS
+from actors.steps.training import load_model, stm_spec
 from actors.stms import StmError
 from configs.schema.stm import HeadStm
 from tests import corpus
@@ -44,7 +45,7 @@ def test_the_same_parameters_give_the_same_bytes(bench, tmp_path):
 def test_scores_cover_all_samples_in_their_order(bench):
     chain = bench.chain(rounds=2)
     step, _ = bench.train(chain, plms=["fan"], held_out=0.2, score=True)
-    proba = read_probabilities(bench.run, step.key, 2)
+    proba = KINDS["label"].read(bench.run, step.key, np.zeros(120, dtype=int)).each
     assert proba.shape == (120, 2)
     np.testing.assert_allclose(proba.sum(axis=1), 1)
     model = load_model(bench.run, step.key)
