@@ -123,3 +123,19 @@ def write(folder: Path) -> Path:
     pq.write_table(pa.Table.from_pylist(rows()), folder / "generations.parquet")
     (folder / "job.yaml").write_text(yaml.safe_dump(config(folder), sort_keys=False))
     return folder
+
+
+def small_bert(folder: Path) -> str:
+    """A BERT of two narrow layers with the tokenizer of MiniLM-L6, untrained: quick, and good for nothing."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    from actors.stms.pretrained import load_tokenizer
+
+    tokenizer = load_tokenizer(None)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        BertModel(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)

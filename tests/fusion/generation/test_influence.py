@@ -15,6 +15,7 @@ from fusion.generation.influence import (
     inverse_hvp,
     last_layer,
     last_layer_hessian,
+    last_layer_of_spans,
     lissa,
     per_sample_lissa,
     rce,
@@ -70,6 +71,46 @@ def test_fact_10_influence_sign():
 
     closed = last_layer(x[:, None], proba(x), y, x_v[:, None], proba(x_v), y_v, bias=False)
     assert_allclose(closed / (2 * hessian), scores)
+
+
+def span_model(n=6, tokens=5, width=3):
+    """A layer that scores tokens as starts and ends: states of tokens, places asked for, and a probe."""
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(width, 2, bias=False, dtype=torch.float64)
+    states = torch.randn(n, tokens, width, dtype=torch.float64)
+    places = np.random.default_rng(0).integers(0, tokens, (n, 2))
+    return layer, states, places, Probe(layer, lambda rows: layer(states[rows]).transpose(1, 2), places)
+
+
+def test_the_closed_form_of_spans_is_the_dot_product_of_gradients():
+    layer, states, places, probe = span_model()
+    p = layer(states).transpose(1, 2).softmax(-1).detach().numpy()
+    h = states.numpy()
+    rows = np.arange(len(h))[:, None]
+    gradients = p @ h - h[rows, places]
+    right = p[rows, np.arange(2), places]
+    first, second = np.arange(4), np.arange(4, 6)
+    closed = last_layer_of_spans(gradients[first], gradients[second], right[second])
+    assert_allclose(closed, gradient_dot(probe, first, second))
+    with pytest.raises(ValueError, match="needs validation"):
+        last_layer_of_spans(gradients, gradients[:0], right[:0])
+    with pytest.raises(ValueError, match="finite"):
+        last_layer_of_spans(gradients * np.nan, gradients, right)
+
+
+def test_a_probe_of_spans_sums_both_cross_entropies():
+    layer, states, places, probe = span_model()
+    ce = sum(
+        cross_entropy(layer(states)[:, :, end], torch.from_numpy(places[:, end]), reduction="none")
+        for end in range(2)
+    )
+    (expected,) = torch.autograd.grad(ce[0], layer.weight)
+    p = layer(states[4:]).transpose(1, 2).softmax(-1)
+    right = sum(p[torch.arange(2), end, torch.from_numpy(places[4:, end])] for end in range(2))
+    (of_loss,) = torch.autograd.grad(-right.mean(), layer.weight)
+    score = -(expected * of_loss).sum().item()
+    assert_allclose(gradient_dot(probe, [0], [4, 5]), [score])
+    assert np.isfinite(lissa(probe, np.arange(4), [4, 5], scale=10)).all()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from sklearn.linear_model import LogisticRegression
 
-from fusion.generation.reweighting import beta, self_boost, sungen, swa_step, weighted_loss
+from fusion.generation.reweighting import beta, boost, self_boost, step, sungen, swa_step, weighted_loss
+from fusion.generation.spans import error
 
 FOUR = np.array([[p, 1 - p] for p in (0.9, 0.6, 0.4, 0.1)])
 ZEROS = np.zeros(4, int)
@@ -46,6 +47,28 @@ def test_fact_7_three_classes():
     p = np.array([[0.45, 0.50, 0.05], [0.45, 0.30, 0.25]])
     after = np.exp(swa_step(np.zeros(2), p, [0, 0], 0.5))
     assert after[0] / after[1] == pytest.approx(0.683020, abs=1e-6)
+
+
+def test_a_step_by_the_error_of_spans():
+    # Errors .3, 1.1 and 1.8; the last two are wrong and fall by .5^1.1 and .5^1.8 before all are scaled.
+    wrong = error([0.9, 0.6, 0.1], [0.8, 0.3, 0.1])
+    after = np.exp(step(np.full(3, np.log(0.5)), wrong, np.array([True, False, False]), 0.5))
+    raw = np.array([0.5, 0.5 * 0.466517, 0.5 * 0.287175])
+    assert_allclose(after, raw * 1.5 / raw.sum(), atol=1e-6)
+    assert_allclose(after.sum(), 1.5)
+    with pytest.raises(ValueError, match="finite"):
+        step(np.zeros(1), np.array([np.nan]), np.array([False]), 0.5)
+
+
+def test_boosting_by_a_judge_of_spans_is_two_steps():
+    def judge(weights, iteration):
+        return np.array([0.2, 1.5]), np.array([True, False])
+
+    weighing = boost(judge, 2, iterations=2)
+    factor = beta(2, 2, "paper")
+    assert weighing.weights[1] / weighing.weights[0] == pytest.approx(factor**3)
+    assert weighing.weights.sum() == pytest.approx(1)
+    assert [entry["share_ok"] for entry in weighing.history] == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("kind", [np.array, torch.tensor])
