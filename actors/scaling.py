@@ -82,7 +82,7 @@ def _losses(method: Fusegen, main: Outcome, tried: dict[str, tuple[str, ...]]) -
     params = {
         "chain": list(main.chain.keys),
         "models": {plm: one.key for plm, one in done.items() if "skipped" not in one.facts},
-        "labels": method.labels,
+        **method.about,
         "held_out": share,
     }
     judged = method.steps.one(Call("held-out", "actors.steps.diagnosis:held_out_losses", params))

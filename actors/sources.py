@@ -48,7 +48,7 @@ def read_answered(source: Source) -> pa.Table:
     `found`, whether one of them is in the context. ConfigError when that is so nowhere."""
     if source.text_b is None or source.answer is None:
         raise ConfigError(f"{_name(source)}: name the columns text (context), text_b (question) and answer")
-    table = _columns(source, [source.text, source.text_b, source.answer])
+    table = _columns(source, list(dict.fromkeys([source.text, source.text_b, source.answer])))
     if table.num_rows == 0:
         raise ConfigError(f"{_name(source)}: holds no rows")
     texts, contexts = texts_of(source, table), strings_of(source, table, source.text).to_pylist()

@@ -221,8 +221,10 @@ def evaluate(
     data: Annotated[str, typer.Option("--data", help="A .jsonl, .jsonl.gz, .csv or .parquet file.")],
     text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
     text_b: Annotated[
-        str | None, typer.Option("--text-b", help="Column of the second text, for tasks of text pairs.")
+        str | None,
+        typer.Option("--text-b", help="Column of the second text, for tasks of pairs; of the question."),
     ] = None,
+    answer: Annotated[str | None, typer.Option(help="Column of the answer, for span tasks.")] = None,
     label: Annotated[str, typer.Option(help="Column of the label name.")] = "label_name",
     label_names: Annotated[
         list[str] | None,
@@ -237,7 +239,7 @@ def evaluate(
     if wrong is not None:
         raise ConfigError(f"--map {wrong}: needs VALUE=LABEL")
     names = {value: name for value, _, name in pairs}
-    job.main(run, Source(path=data, text=text, text_b=text_b, label=label, label_names=names))
+    job.main(run, Source(path=data, text=text, text_b=text_b, answer=answer, label=label, label_names=names))
 
 
 @app.command()

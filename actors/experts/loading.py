@@ -13,7 +13,7 @@ from actors.stms.base import DESCRIPTION, Description
 from cluster.storage import Storage, StorageError
 from configs.load import locate
 from configs.schema.expert import ClassifierModel
-from configs.schema.stm import FullStm
+from configs.schema.stm import FullStm, SpanStm
 
 FAULTS = (
     OSError,
@@ -33,6 +33,8 @@ def load_classifier(spec: ClassifierModel, labels: Sequence[str]) -> Answerer:
         with _folder(spec.model) as folder:
             described = Description.read(Path(folder)) if (Path(folder) / DESCRIPTION).is_file() else None
             small = described.spec if described is not None else None
+            if isinstance(small, SpanStm):
+                raise ValueError("is no classifier: it finds answers")
             if small is not None and not isinstance(small, FullStm):
                 from actors.experts.small import SmallClassifier
 

@@ -16,6 +16,7 @@ STM, MERGED = "stm", "model"
 ENSEMBLE = "ensemble.json"
 """File of a run whose result is an ensemble: `labels`, and `models` by name, below the run or anywhere."""
 CONFIG = "config.json"
+UNSERVED = "models that find answers are not served: open it with AutoModelForQuestionAnswering"
 HERE = "run:"
 """Begins the path of a model that is below the run."""
 
@@ -35,6 +36,8 @@ def manifest_of(run: Storage) -> dict[str, Any]:
         return _manifest(run, about["models"], about["labels"], score, version)
     if run.exists(f"{STM}/{DESCRIPTION}"):
         described = run.read_json(f"{STM}/{DESCRIPTION}")
+        if described["spec"]["kind"] == "span":
+            raise ArtefactError(f"{run.uri}: {STM}/ is no classifier; {UNSERVED}")
         weights = bytes_digest(run.read_bytes(f"{STM}/model.safetensors"))
         version = digest([described, weights], 16)
         return _manifest(run, {STM: HERE + STM}, described["labels"], score, version)

@@ -80,7 +80,9 @@ def held_out_losses(run: Run, step: Step, params: dict[str, Any]) -> dict[str, A
     samples = read_scored(run, params)
     held = held_out(samples.ids, samples.owners.tolist(), params["held_out"])
     losses = -np.log(np.maximum(samples.right()[:, held], TINY)).mean(axis=1) if samples.scores else []
-    return {"losses": {name: round(float(loss), 6) for name, loss in zip(samples.scores, losses, strict=True)}}
+    return {
+        "losses": {name: round(float(loss), 6) for name, loss in zip(samples.scores, losses, strict=True)}
+    }
 
 
 def judge_trial(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001

@@ -28,7 +28,7 @@ def train(run: Run, step: Step, params: dict[str, Any]) -> dict[str, Any]:
 
     `params`: chain, plms (whose samples it learns from; None for all), held_out (share it must not see),
     per_plm (samples of each PLM at most, where given), weights (key of a weighting step, or None), stm,
-    labels, kind, seed, score (whether to write the probabilities), checkpoints (whether to keep the weights of
+    labels, kind, seed, score (whether to write probabilities), checkpoints (whether to keep the weights of
     every epoch, where there are epochs). A set with fewer than two classes trains no classifier; the facts
     say so.
     """

@@ -360,6 +360,8 @@ def _faults_of_kind(config: FusegenConfig) -> Iterator[str]:
             "selection.influence: last_layer_hessian is not available for span tasks; allowed: last_layer, "
             "gradient_dot, lissa, tracin"
         )
+    if config.baselines.scaling:
+        yield "baselines.scaling: not available for span tasks"
     if any(plm.sampling.self_debias for plm in config.plms):
         yield "plms: sampling.self_debias is not available for span tasks: there is no other label"
     if config.eval and (config.eval.text_b is None or config.eval.answer is None):

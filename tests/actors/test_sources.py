@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.sources import local_files, read_labelled, read_texts
+from actors.sources import Contexts, local_files, read_answered, read_labelled, read_texts
 from configs.load import load
 from configs.schema.base import ConfigError
 from configs.schema.fusegen import FusegenConfig
@@ -174,3 +174,61 @@ def test_the_real_sets_of_the_papers_tasks_are_read(shared, name):
     if name == "markednews":
         with gzip.open(source.path, "rt") as stream:
             assert table["label"].to_pylist() == [json.loads(line)["marked_label"] for line in stream]
+
+
+QUESTIONS = [
+    {
+        "c": "Anna was born in Oslo.",
+        "q": "Where was Anna born?",
+        "a": "Oslo",
+        "many": {"text": ["Oslo", "in Oslo"]},
+    },
+    {"c": "Ben came in 1999.", "q": "When did he come?", "a": "2001", "many": {"text": ["1999", "1999"]}},
+    {"c": "Clara left.", "q": "Who left?", "a": "", "many": {"text": []}},
+]
+
+
+def test_questions_have_one_answer_or_several(tmp_path):
+    for name in ("a.jsonl", "a.parquet"):
+        path = put(tmp_path, name, QUESTIONS)
+        one, many = (
+            read_answered(Source(path=path, text="c", text_b="q", answer=a)) for a in ("a", "many")
+        )  # fmt: skip
+        assert one.column("text").to_pylist()[0] == "Anna was born in Oslo.[SEP]Where was Anna born?"
+        assert one.column("answers").to_pylist() == [["Oslo"], ["2001"], []]
+        assert one.column("found").to_pylist() == [True, False, False]
+        assert many.column("answers").to_pylist() == [["Oslo", "in Oslo"], ["1999"], []]
+        assert many.column("found").to_pylist() == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "said"),
+    [
+        (QUESTIONS[1:], {}, "no row has an answer (column 'a') that is in its context (column 'c')"),
+        (QUESTIONS, {"answer": None}, "name the columns text (context), text_b (question) and answer"),
+        (QUESTIONS, {"answer": "b"}, "no column 'b'"),
+        ([{"c": "x 1", "q": "y?", "a": 1}], {}, "column 'a' holds no texts"),
+        ([{"c": None, "q": "y?", "a": "x"}], {}, "rows have no c"),
+    ],
+)
+def test_questions_that_cannot_be_judged_are_refused(tmp_path, rows, changes, said):
+    fields = {"path": put(tmp_path, "a.jsonl", rows), "text": "c", "text_b": "q", "answer": "a", **changes}
+    with pytest.raises(ConfigError) as caught:
+        read_answered(Source(**fields))
+    assert said in str(caught.value)
+
+
+def test_contexts_without_an_answer_are_passed_over(tmp_path):
+    rows = [{"c": "nothing here"}, {"c": "In 1999 Anna left."}, {"c": None}, {"c": "he met Ben[SEP]and Eve"}]
+    contexts = Contexts(Source(path=put(tmp_path, "a.jsonl", rows), text="c"))
+    for number in range(6):
+        drawn = {contexts.draw(number, which) for which in range(4)}
+        assert drawn == {("In 1999 Anna left.", "1999", 3), ("In 1999 Anna left.", "Anna", 8)}
+
+
+def test_answers_named_in_a_column_are_asked_for_where_they_occur_first(tmp_path):
+    rows = [{"c": "He saw Gül and Gül.", "a": "Gül"}, {"c": "He saw Eve.", "a": "Ben"}]
+    contexts = Contexts(Source(path=put(tmp_path, "a.jsonl", rows), text="c", answer="a"))
+    assert {contexts.draw(number, 0) for number in range(4)} == {("He saw Gül and Gül.", "Gül", 7)}
+    with pytest.raises(ConfigError, match="holds an answer named in column 'a'"):
+        Contexts(Source(path=put(tmp_path, "b.jsonl", rows[1:]), text="c", answer="a"))

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, ttest_1samp
 from sklearn.metrics import f1_score
 
-from fusion.statistics import bootstrap_interval, macro_f1, mcnemar
+from fusion.statistics import bootstrap_interval, macro_f1, mcnemar, sign_flips
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
@@ -44,3 +44,16 @@ def test_mcnemar_looks_at_discordant_pairs_only():
     assert mcnemar(right, right) == 1
     with pytest.raises(ValueError, match="length"):
         mcnemar([True], [True, False])
+
+
+def test_sign_flips_of_few_differences_are_counted():
+    one_way = np.array([0.5, 0.25, 1.0, 0.0, 0.5])  # of 2**4 signs, two give a mean as far from zero
+    assert sign_flips(one_way, seed=0) == pytest.approx(2 / 16, abs=0.01)
+    assert sign_flips([0.5, -0.5, 0.0], seed=0) == 1.0
+    assert sign_flips(np.zeros(3), seed=0) == 1.0
+    assert sign_flips(np.full(100, 0.1), resamples=999, seed=0) == 0.001
+
+
+def test_sign_flips_of_many_differences_are_a_t_test():
+    values = np.random.default_rng(0).normal(0.1, 1, 400)
+    assert sign_flips(values, seed=1) == pytest.approx(ttest_1samp(values, 0).pvalue, abs=0.01)

@@ -83,3 +83,30 @@ def test_measures_of_a_model_that_says_one_label_only():
     score = measures(np.array([0, 1] * 10), np.zeros(20, int), 2, 1)
     assert score["accuracy"] == 0.5
     assert score["macro_f1"] == pytest.approx(1 / 3, abs=1e-6)
+
+
+def found(bench, exact, f1, in_context=None):
+    columns = {
+        "exact": list(map(bool, exact)),
+        "f1": list(map(float, f1)),
+        "found": in_context or [True] * len(f1),
+    }
+    return bench.commit("predict", {"predictions.parquet": pa.table(columns)}, right=columns)
+
+
+def test_f1_and_exact_match_of_answers(bench):
+    mine = found(bench, [1, 1, 0, 0] * 5, [1, 1, 0.5, 0] * 5, [True] * 19 + [False])
+    other = found(bench, [1, 0, 0, 0] * 5, [1, 0.5, 0.5, 0] * 5)
+    params = {"predictions": {"mine": mine, "other": other}, "result": "mine", "seed": 1, "n_labels": 1}
+    models = bench.do("evaluation:compare", {**params, "kind": "span"}, "compare")[1]["models"]
+    assert {name: models["mine"][name] for name in ("f1", "exact_match", "n", "not_in_context")} == {
+        "f1": 0.625,
+        "exact_match": 0.5,
+        "n": 20,
+        "not_in_context": 1,
+    }
+    low, high = models["mine"]["ci95"]
+    assert low < 0.625 < high
+    against = models["other"]["against_result"]
+    assert against["difference"] == 0.125
+    assert against["p_value"] == pytest.approx(2 / 2**5, abs=0.03)  # five differences, all one way

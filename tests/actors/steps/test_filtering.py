@@ -1,12 +1,16 @@
 """From completions to records: order, quotas, reasons, counts."""
 
+import pyarrow as pa
 import pytest
 
+from actors.dispatch import RECORD
 from actors.steps.data import read_kept, read_step
 from actors.steps.filtering import rules_of
+from actors.steps.requests import ANSWER
+from configs.schema.base import identity
 from configs.schema.fusegen import FilterRules
 from configs.schema.task import Task
-from tests import corpus
+from tests import corpus, questions
 from tests.actors.steps.conftest import answer
 
 TEXTS = [row["text"] for row in corpus.rows()]
@@ -144,3 +148,32 @@ def test_rules_of_a_task_know_its_prompts_and_markers(movies):
     assert "The movie review is:" in rules.templates
     assert "The movie review in positive sentiment for a movie is:" in rules.templates
     assert not any('"' in template for template in rules.templates)
+
+
+def test_questions_carry_their_answers_and_must_not_give_them_away(bench, tmp_path):
+    task = identity(Task.model_validate(questions.task(tmp_path)))
+    asked = {
+        "plm": "clerk",
+        "context": "In 1873 Anna left São Paulo.",
+        "answer": "São Paulo",
+        "answer_start": 18,
+    }
+    raw = {
+        "kept": 'Which was the town that Anna left in those days? "And',
+        "no_question": "The town that Anna left in those days was a large one.",
+        "answer_in_question": "Was it the town of SÃO PAULO that Anna left in those days?",
+        "short": "What did Anna leave?",
+    }
+    rows = [answer(**asked, id=f"c{i}", index=i, cut=False, raw=text) for i, text in enumerate(raw.values())]
+    schema = pa.schema([*RECORD, *ANSWER])
+    wave = bench.commit(
+        "wave", {"blocks/a.parquet": pa.Table.from_pylist(rows, schema)}, files=["blocks/a.parquet"]
+    )
+    params = {"wave": wave, "chain": [], "task": task, "rules": {}, "shots": None, "plms": ["clerk"]}
+    step, facts = bench.do("filtering:filter_wave", {**params, "room": {"clerk": [9]}}, "filter")
+    records = read_step(bench.run, step.key, "records.parquet").to_pylist()
+    assert [record["status"] for record in records] == list(raw)
+    assert facts["plms"]["clerk"]["kept"] == [1]
+    (kept,) = read_kept(bench.run, [step.key]).to_pylist()
+    assert kept["text"] == "In 1873 Anna left São Paulo.[SEP]Which was the town that Anna left in those days?"
+    assert (kept["answer"], kept["answer_start"]) == ("São Paulo", 18)

@@ -5,7 +5,9 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from tests import corpus
+from configs.schema.base import identity
+from configs.schema.task import Task
+from tests import corpus, questions
 
 
 @pytest.fixture
@@ -190,3 +192,29 @@ def test_a_slot_in_a_shot_of_a_pair_task_stays_what_it_is(bench, wave, pairs):
     for row in requests_of(blocks_of(bench, wave(task=pairs, round=1, shots=key))):
         assert row["prompt"].startswith("Pair: A first <C>[SEP]a second.\n\n\nNew: ")
         assert row["prompt"].count("<C>") == 1
+
+
+@pytest.fixture
+def questions_wave(tmp_path, wave):
+    """A wave of three requests to a PLM for questions."""
+    folder = questions.write(tmp_path)
+    changes = {"counts": {"clerk": [3]}, "index": {"clerk": [0]}, "ordinal": {"clerk": [0]}}
+    task = identity(Task.model_validate(questions.task(folder)))
+    return wave(task=task, batch_sizes={"clerk": 4}, **changes)
+
+
+def test_questions_are_asked_for_with_a_context_and_an_answer_in_it(bench, questions_wave):
+    rows = requests_of(blocks_of(bench, questions_wave))
+    assert len(rows) == 3
+    years = {row["sentence"]: row["year"] for row in questions.contexts()}
+    for row in rows:
+        assert years[row["context"]] == row["answer"]
+        assert row["context"][row["answer_start"] :].startswith(row["answer"])
+        asked = f'"{row["answer"]}" is the answer of the following question: "'
+        assert row["prompt"] == f'The context is: "{row["context"]}"\n{asked}'
+    more = {**questions_wave, "counts": {"clerk": [1]}, "index": {"clerk": [2]}, "ordinal": {"clerk": [2]}}
+    assert requests_of(blocks_of(bench, more)) == rows[2:]
+
+
+def test_requests_of_other_tasks_have_no_answer(bench, wave):
+    assert "answer" not in requests_of(blocks_of(bench, wave()))[0]
