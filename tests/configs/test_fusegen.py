@@ -14,7 +14,7 @@ from tests import corpus
 
 SHIPPED = sorted((PACKAGE_ROOT / "configs/fusegen").glob("*.yaml"))
 TASKS = sorted((PACKAGE_ROOT / "configs/tasks").glob("*.yaml"))
-PAPER = ["agnews", "imdb", "markednews", "mnli_matched", "mnli_mismatched", "qnli", "sst2", "yelp"]
+PAPER = ["agnews", "imdb", "markednews", "mnli_matched", "mnli_mismatched", "qnli", "squad", "sst2", "yelp"]
 
 
 def config(**changes) -> FusegenConfig:
@@ -65,13 +65,22 @@ def test_a_shipped_task_asks_for_each_label_in_its_own_words(path):
 def test_the_paper_s_setting(name):
     loaded = load(f"configs/fusegen/{name}.yaml", FusegenConfig)
     samples, selection = loaded.samples, loaded.selection
-    long = name in {"qnli", "mnli_matched", "mnli_mismatched"}
+    long = name in {"qnli", "squad", "mnli_matched", "mnli_mismatched"}
     assert (samples.per_plm, samples.initial, samples.rounds, len(loaded.plms)) == (1000, 200, 4, 6)
     assert (selection.candidates, selection.shots, selection.alpha) == (
         (20, 4, 0.5) if long else (40, 8, 0.5)
     )
     assert loaded.weights.iterations == 30
-    assert loaded.stm.final.kind == "full"
+    assert loaded.stm.final.kind == ("span" if name == "squad" else "full")
+
+
+def test_what_came_later_is_part_of_what_a_run_is_only_where_it_is_used():
+    task = identity(config().task)
+    assert "kind" not in task
+    squad = identity(load("configs/fusegen/squad.yaml", FusegenConfig))
+    assert squad["task"]["kind"] == "span"
+    assert squad["eval"]["answer"] == "answers"
+    assert "answer" not in squad["task"]["contexts"]
 
 
 @pytest.mark.parametrize("name", ["imdb", "sst2"])
