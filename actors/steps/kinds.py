@@ -18,6 +18,7 @@ from actors.steps.measures import answer_measures, measures, paired, paired_mean
 from cluster.storage import Run
 from configs.schema.task import Source
 from fusion.generation import influence, spans
+from fusion.generation.reweighting import judged
 
 PROBABILITIES = "probabilities.parquet"
 
@@ -117,7 +118,7 @@ class Labels:
 
     def _scores(self, each: Floats, targets: Indices) -> Scores:
         asked = each[np.arange(len(targets)), targets]
-        return Scores(each, asked, 1 - asked, each.argmax(axis=1) == targets)
+        return Scores(each, asked, *judged(each, targets))
 
 
 class Spans(Labels):

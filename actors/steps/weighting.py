@@ -51,7 +51,7 @@ def _swa(
         scores = kind.scores(model.fit(encoded, targets, weights), encoded, targets)
         return scores.error, scores.right
 
-    result = reweighting.boost(
+    result = reweighting.self_boost(
         judge,
         len(targets),
         iterations=settings.iterations,

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     import torch
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 Tensor = TypeVar("Tensor", NDArray[np.float64], "torch.Tensor")
-TrainAndPredict = Callable[[Floats, int], Floats]
-"""Weights (n,) and number of the iteration to probabilities (n, C) on the same samples, from scratch."""
-TrainAndJudge = Callable[[Floats, int], tuple[Floats, NDArray[np.bool_]]]
-"""As TrainAndPredict, to the error of each sample (n,) and whether the model is right about it (n,)."""
+TrainAndJudge = Callable[[Floats, int], tuple[Floats, Bools]]
+"""Weights (n,) and number of the iteration to errors (n,) on the same samples, from scratch, and whether the
+model is right about each (n,)."""
 TrainAndFeature = Callable[[Floats, int], tuple[Features, Floats]]
-"""As TrainAndPredict, with the features (n, d) of the last layer before the probabilities."""
+"""The same to the features (n, d) of the last layer, and the probabilities (n, C)."""
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -41,25 +41,20 @@ def beta(n: int, iterations: int, rule: Literal["paper", "authors"]) -> float:
     return 1 / (1 + sqrt(max(1.0, 2 * log(n / iterations))))
 
 
-def swa_step(log_weights: Floats, proba: ArrayLike, labels: ArrayLike, beta: float) -> Floats:
-    """One update of log weights (n,) by probabilities (n, C) for the labels asked for (n,): wrong samples
-    (the label is not the argmax) fall by beta^(1 - p_y); the sum of the weights stays."""
-    return step(log_weights, *_judged(proba, labels), beta)
+def judged(proba: ArrayLike, labels: ArrayLike) -> tuple[Floats, Bools]:
+    """Of probabilities (n, C) for the labels asked for (n,): the errors 1 - p_y, and whether the label is the
+    argmax."""
+    p, y = np.asarray(proba, np.float64), np.asarray(labels, np.int64)
+    return 1 - p[np.arange(len(y)), y], p.argmax(axis=1) == y
 
 
-def step(log_weights: Floats, error: Floats, right: NDArray[np.bool_], beta: float) -> Floats:
-    """One update of log weights (n,): samples that are not right (n,) fall by beta^error; the sum of the
-    weights stays. The error of a span is (1 - p_start) + (1 - p_end)."""
+def swa_step(log_weights: Floats, error: Floats, right: Bools, beta: float) -> Floats:
+    """One update of log weights (n,): samples that a model is not right about fall by beta^error; the sum of
+    the weights stays. Errors and rights are those of `judged`, or of spans (1 - p_start) + (1 - p_end)."""
     if not np.isfinite(error).all():
         raise ValueError("probabilities must be finite numbers")
     lowered = log_weights + log(beta) * error * ~right
     return np.asarray(lowered + logsumexp(log_weights) - logsumexp(lowered)) if len(error) else lowered
-
-
-def _judged(proba: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
-    """Error 1 - p_y and whether the label is the argmax, of probabilities (n, C) for labels (n,)."""
-    p, y = np.asarray(proba, np.float64), np.asarray(labels, np.int64)
-    return 1 - p[np.arange(len(y)), y], p.argmax(axis=1) == y
 
 
 @dataclass(frozen=True)
@@ -73,27 +68,6 @@ class Weighting:
 
 
 def self_boost(
-    train_and_predict: TrainAndPredict,
-    labels: ArrayLike,
-    *,
-    iterations: int,
-    beta_rule: Literal["paper", "authors"] = "paper",
-    initial: float = 0.5,
-    patience: int | None = None,
-) -> Weighting:
-    """SWA: `iterations` times train, judge, update. With `patience`, stop after so many iterations in a row
-    in which the share right did not exceed its best; the weights updated last are returned."""
-    y = np.asarray(labels, np.int64)
-
-    def judge(weights: Floats, iteration: int) -> tuple[Floats, NDArray[np.bool_]]:
-        return _judged(train_and_predict(weights, iteration), y)
-
-    return boost(
-        judge, len(y), iterations=iterations, beta_rule=beta_rule, initial=initial, patience=patience
-    )
-
-
-def boost(
     train_and_judge: TrainAndJudge,
     n: int,
     *,
@@ -102,13 +76,14 @@ def boost(
     initial: float = 0.5,
     patience: int | None = None,
 ) -> Weighting:
-    """`self_boost` of n samples of any task, by a judge that says how wrong the model is."""
+    """SWA: `iterations` times train, judge, update. With `patience`, stop after so many iterations in a row
+    in which the share right did not exceed its best; the weights updated last are returned."""
     log_weights = np.full(n, log(initial))
     factor = beta(max(n, 1), iterations, beta_rule)
     history: list[Mapping[str, Any]] = []
     for iteration in range(iterations):
         error, right = train_and_judge(np.exp(log_weights), iteration)
-        log_weights = step(log_weights, error, right, factor)
+        log_weights = swa_step(log_weights, error, right, factor)
         history.append(_entry(right, np.exp(log_weights), initial))
         if patience is not None and _stalled([entry["share_ok"] for entry in history], patience):
             break
@@ -154,7 +129,7 @@ def sungen(
             logits.grad = torch.from_numpy(slope * weights * (1 - weights))
             torch.nn.utils.clip_grad_norm_([logits], clip)
             optimizer.step()
-        history.append(_entry(_judged(proba, y)[1], expit(logits.detach().numpy()), 0.5))
+        history.append(_entry(judged(proba, y)[1], expit(logits.detach().numpy()), 0.5))
     return Weighting(expit(logits.detach().numpy()), history)
 
 
@@ -164,7 +139,7 @@ def weighted_loss(losses: Tensor, weights: Tensor, *, normalised: bool = False) 
     return total / (weights.sum() if normalised else len(losses))
 
 
-def _entry(right: NDArray[np.bool_], weights: Floats, initial: float) -> Mapping[str, Any]:
+def _entry(right: Bools, weights: Floats, initial: float) -> Mapping[str, Any]:
     if not len(right):
         return {"share_ok": 0.0, "min_weight": 0.0, "survivors": 0.0, "quantiles": []}
     return {

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from scipy.sparse import csr_matrix
 
 from fusion.generation.cartography import candidates, variability
-from fusion.generation.reweighting import self_boost
+from fusion.generation.reweighting import judged, self_boost
 
 PLMS = ["gpt2-xl", "llama-2-7b-chat-hf", "vicuna-7b-1.5v", "opt-6.7b", "flan-t5-xl", "chatglm3-6b-base"]
 
@@ -125,9 +125,9 @@ def test_self_boosting_confirms_itself_on_the_surrogate(rows):
 
     def judge(weights, iteration):
         p = predict(x, *fit(x, y, 100, weights))
-        return np.stack([1 - p, p], axis=1)
+        return judged(np.stack([1 - p, p], axis=1), y)
 
-    result = self_boost(judge, y, iterations=30, beta_rule="authors", patience=4)
+    result = self_boost(judge, len(y), iterations=30, beta_rule="authors", patience=4)
     assert len(result.history) == 5
     shares = [entry["share_ok"] for entry in result.history]
     assert_allclose(shares, [0.773, 0.756, 0.739, 0.731, 0.721], atol=6e-4)

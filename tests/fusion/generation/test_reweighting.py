@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from sklearn.linear_model import LogisticRegression
 
-from fusion.generation.reweighting import beta, boost, self_boost, step, sungen, swa_step, weighted_loss
+from fusion.generation.reweighting import beta, judged, self_boost, sungen, swa_step, weighted_loss
 from fusion.generation.spans import error
 
 FOUR = np.array([[p, 1 - p] for p in (0.9, 0.6, 0.4, 0.1)])
@@ -31,40 +31,40 @@ def test_fact_5_beta():
 )
 def test_fact_6_swa_step(rule, once, twice):
     factor = beta(6000, 30, rule)
-    first = swa_step(np.full(4, np.log(0.5)), FOUR, ZEROS, factor)
-    second = swa_step(first, FOUR, ZEROS, factor)
+    first = swa_step(np.full(4, np.log(0.5)), *judged(FOUR, ZEROS), factor)
+    second = swa_step(first, *judged(FOUR, ZEROS), factor)
     assert_allclose(np.exp(first), once, atol=1e-6)
     assert_allclose(np.exp(second), twice, atol=1e-6)
     assert_allclose([np.exp(first).sum(), np.exp(second).sum()], 2)
 
 
 def test_fact_6_raw_weights_under_the_papers_beta():
-    ratio = np.exp(swa_step(np.full(4, np.log(0.5)), FOUR, ZEROS, beta(6000, 30, "paper")))
+    ratio = np.exp(swa_step(np.full(4, np.log(0.5)), *judged(FOUR, ZEROS), beta(6000, 30, "paper")))
     assert_allclose(ratio / ratio[0] * 0.5, [0.5, 0.5, 0.355985, 0.300375], atol=1e-6)
 
 
 def test_fact_7_three_classes():
     p = np.array([[0.45, 0.50, 0.05], [0.45, 0.30, 0.25]])
-    after = np.exp(swa_step(np.zeros(2), p, [0, 0], 0.5))
+    after = np.exp(swa_step(np.zeros(2), *judged(p, [0, 0]), 0.5))
     assert after[0] / after[1] == pytest.approx(0.683020, abs=1e-6)
 
 
 def test_a_step_by_the_error_of_spans():
     # Errors .3, 1.1 and 1.8; the last two are wrong and fall by .5^1.1 and .5^1.8 before all are scaled.
     wrong = error([0.9, 0.6, 0.1], [0.8, 0.3, 0.1])
-    after = np.exp(step(np.full(3, np.log(0.5)), wrong, np.array([True, False, False]), 0.5))
+    after = np.exp(swa_step(np.full(3, np.log(0.5)), wrong, np.array([True, False, False]), 0.5))
     raw = np.array([0.5, 0.5 * 0.466517, 0.5 * 0.287175])
     assert_allclose(after, raw * 1.5 / raw.sum(), atol=1e-6)
     assert_allclose(after.sum(), 1.5)
     with pytest.raises(ValueError, match="finite"):
-        step(np.zeros(1), np.array([np.nan]), np.array([False]), 0.5)
+        swa_step(np.zeros(1), np.array([np.nan]), np.array([False]), 0.5)
 
 
 def test_boosting_by_a_judge_of_spans_is_two_steps():
     def judge(weights, iteration):
         return np.array([0.2, 1.5]), np.array([True, False])
 
-    weighing = boost(judge, 2, iterations=2)
+    weighing = self_boost(judge, 2, iterations=2)
     factor = beta(2, 2, "paper")
     assert weighing.weights[1] / weighing.weights[0] == pytest.approx(factor**3)
     assert weighing.weights.sum() == pytest.approx(1)
@@ -78,6 +78,11 @@ def test_fact_8_weighted_loss(kind):
     assert float(weighted_loss(losses, weights, normalised=True)) == pytest.approx(0.49)
 
 
+def boosted(train, labels, **settings):
+    """SWA by a judge that gives probabilities of labels."""
+    return self_boost(lambda weights, e: judged(train(weights, e), labels), len(labels), **settings)
+
+
 def always(p):
     """A judge that never changes its mind."""
     return lambda weights, iteration: np.asarray(p)
@@ -85,17 +90,17 @@ def always(p):
 
 def test_weights_fall_far_without_loss_of_precision():
     proba = np.array([[0.9, 0.1]] * 9 + [[0.1, 0.9]])
-    result = self_boost(always(proba), np.zeros(10, int), iterations=3000)
+    result = boosted(always(proba), np.zeros(10, int), iterations=3000)
     log_ratio = np.log(result.weights[0]) - 3000 * 0.9 * np.log(beta(10, 3000, "paper"))
     assert np.isfinite(result.weights).all()
     assert result.weights.sum() == pytest.approx(5)
     assert log_ratio > 0
-    thirty = self_boost(always(proba), np.zeros(10, int), iterations=30)
+    thirty = boosted(always(proba), np.zeros(10, int), iterations=30)
     assert thirty.weights[9] / thirty.weights[0] == pytest.approx(beta(10, 30, "paper") ** 27)
 
 
 def test_history_tells_share_right_survivors_and_quantiles():
-    result = self_boost(always(FOUR), ZEROS, iterations=2, beta_rule="authors")
+    result = boosted(always(FOUR), ZEROS, iterations=2, beta_rule="authors")
     assert [entry["share_ok"] for entry in result.history] == [0.5, 0.5]
     last = result.history[-1]
     assert last["min_weight"] == pytest.approx(result.weights.min())
@@ -114,7 +119,7 @@ def test_patience_stops_when_the_share_right_stops_rising(shares, patience, trai
         right = np.arange(4) < 4 * shares[iteration]
         return np.where(right[:, None], [0.8, 0.2], [0.2, 0.8])
 
-    result = self_boost(judge, ZEROS, iterations=6, patience=patience)
+    result = boosted(judge, ZEROS, iterations=6, patience=patience)
     assert len(result.history) == trained
 
 
@@ -125,17 +130,17 @@ def test_the_judge_sees_the_weights_of_the_iteration():
         seen.append((iteration, weights.copy()))
         return FOUR
 
-    result = self_boost(judge, ZEROS, iterations=3)
+    result = boosted(judge, ZEROS, iterations=3)
     assert [iteration for iteration, _ in seen] == [0, 1, 2]
     assert_allclose(seen[0][1], 0.5)
     assert result.weights[3] < seen[2][1][3] < seen[1][1][3]
 
 
 def test_no_samples_and_no_numbers():
-    empty = self_boost(always(np.zeros((0, 2))), [], iterations=2)
+    empty = boosted(always(np.zeros((0, 2))), [], iterations=2)
     assert empty.weights.shape == (0,)
     with pytest.raises(ValueError, match="finite"):
-        swa_step(np.zeros(1), [[np.nan, 1]], [0], 0.5)
+        swa_step(np.zeros(1), *judged([[np.nan, 1]], [0]), 0.5)
 
 
 PROBA = st.lists(st.lists(st.floats(0.01, 1), min_size=3, max_size=3), min_size=1, max_size=12)
@@ -145,15 +150,13 @@ PROBA = st.lists(st.lists(st.floats(0.01, 1), min_size=3, max_size=3), min_size=
 def test_the_sum_stays_and_right_samples_weigh_most(raw, rule, data):
     p = np.array(raw) / np.sum(raw, axis=1, keepdims=True)
     y = np.array(data.draw(st.lists(st.integers(0, 2), min_size=len(p), max_size=len(p))))
-    weights = self_boost(always(p), y, iterations=5, beta_rule=rule).weights
+    weights = boosted(always(p), y, iterations=5, beta_rule=rule).weights
     right = p.argmax(axis=1) == y
     assert_allclose(weights.sum(), len(y) / 2)
     if right.any():
         assert_allclose(weights[right], weights.max())
     order = np.random.default_rng(0).permutation(len(y))
-    assert_allclose(
-        self_boost(always(p[order]), y[order], iterations=5, beta_rule=rule).weights, weights[order]
-    )
+    assert_allclose(boosted(always(p[order]), y[order], iterations=5, beta_rule=rule).weights, weights[order])
 
 
 def clusters(n=120, flipped=24, seed=0):
@@ -187,6 +190,6 @@ def test_sungen_lowers_mislabelled_samples():
 def test_swa_lowers_mislabelled_samples():
     features, labels = clusters()
     fit = train(features, labels)
-    result = self_boost(lambda w, e: fit(w, e)[1], labels, iterations=10)
+    result = boosted(lambda w, e: fit(w, e)[1], labels, iterations=10)
     assert result.weights[:24].max() < 0.2
     assert result.weights[24:].mean() > 0.5
