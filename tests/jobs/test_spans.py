@@ -8,6 +8,7 @@ from transformers import AutoModelForQuestionAnswering
 from actors.board import Board
 from actors.routing.artefact import ArtefactError
 from actors.steps.runner import StoppedError
+from configs.schema.fusegen import VARIANTS
 from fusion.generation.spans import phrases
 from jobs import report
 from jobs.api.classifier import Classifier
@@ -155,6 +156,17 @@ def test_language_models_that_ship_write_about_phrases_found_in_contexts(ray_ses
     for row in left.dataset():
         context = row["text"].partition("[SEP]")[0]
         assert (row["answer_start"], row["answer_start"] + len(row["answer"])) in phrases(context)
+
+
+def test_all_variants_but_sungen_run_on_the_same_generations(ray_session, asked, tmp_path):
+    names = [name for name in VARIANTS if name != "sungen"]
+    few = {"samples": {"per_plm": 12, "initial": 6, "rounds": 1}, "weights": {"iterations": 1}}
+    left = run(asked, tmp_path, variant=names, baselines={"plms": False, "union": False}, **few)
+    assert {name: v["samples"]["kept"] for name, v in left.summary["variants"].items()} == dict.fromkeys(
+        names, 24
+    )
+    assert set(left.summary["baselines"]) == set(names) - {"fusegen"}
+    assert len(left.steps("r0w0-generate")) == 1
 
 
 @pytest.mark.parametrize("influence", ["gradient_dot", "lissa", "tracin"])

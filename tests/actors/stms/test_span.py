@@ -122,6 +122,7 @@ def test_what_is_gathered_comes_from_the_places_where_tokens_are_read(tokenizer)
     assert ids[1].tolist() == short + [-5] * (len(long) - len(short))
 
 
+@pytest.mark.slow
 def test_learns_to_find_answers():
     finder = model(epochs=4, max_length=48, layers=3)
     encoded = finder.encode(TEXTS)
