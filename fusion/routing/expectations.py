@@ -36,7 +36,7 @@ class Expectations:
 
     def update(self) -> None:
         """Find the items nearest to the present states."""
-        self._at, self._items = self.states.near(self.neighbours, self.ties)
+        self._at, self._items, self._exact = self.states.closest(self.neighbours, self.ties)
         self._sizes = np.bincount(self._at, minlength=len(self.states))
 
     def expect(self, of: Ints, rates: Floats, depth: int) -> Floats:
@@ -47,7 +47,7 @@ class Expectations:
         means = self._regrets(plans, of, rates) if self.stored.chooses else self._losses(plans)[of]
         found = np.full((len(of), plans[0].width), np.inf)
         places = np.stack([plan.at for plan in plans])[self.states.of[of]]
-        np.put_along_axis(found, places, means, axis=1)
+        found[np.arange(len(of))[:, None], places] = means
         return found
 
     def scores(self, chosen: Ints) -> tuple[Floats, Floats]:
@@ -57,8 +57,7 @@ class Expectations:
         place = np.full(len(self.states), -1)
         place[chosen] = np.arange(m)
         mine = place[self._at] >= 0
-        at, items = place[self._at[mine]], self._items[mine]
-        exact = self.states.distances(self._at[mine], items)
+        at, items, exact = place[self._at[mine]], self._items[mine], self._exact[mine]
 
         def near(count: int, ties: Ties) -> tuple[Ints, Ints]:
             if count > self.neighbours or ties not in ("lowest", self.ties):

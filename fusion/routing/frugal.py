@@ -188,18 +188,21 @@ class Walk:
         prices, open_ = self.prices[rows], self.allowed[rows] & ~self.asked[walks]
         payable = open_ & (spent[:, None] + prices <= rules.budget + TOLERANCE)
         full = rules.max_experts is not None and step >= rules.max_experts
-        free = payable.any(axis=1) & (not full)
-        reasons = np.where(payable.any(axis=1), GAIN, np.where(open_.any(axis=1), BUDGET, UNAVAILABLE))
-        self.reasons[walks] = ALL if step == self.seen.stored.experts else LIMIT if full else reasons
-        if not free.any():
-            return np.full(len(some), -1)
-        expected = self._expected[some]
-        best, choice = self._best(expected[:, 1:], payable, prices, rates, spent)
-        self.best[walks, step - 1] = np.where(free, best, np.nan)
-        costs_nothing = rates * prices[np.arange(len(walks)), choice] == 0
-        least = np.where(costs_nothing & (not rules.continue_on_tie), TOLERANCE, -TOLERANCE)
-        goes_on = (expected[:, 0] - best > least) | (step < rules.min_experts)
-        return np.where(free & goes_on, choice, -1)
+        can = payable.any(axis=1) & (not full)
+        choice = np.full(len(some), -1)
+        if can.any():
+            expected = self._expected[some]
+            best, wanted = self._best(expected[:, 1:], payable, prices, rates, spent)
+            self.best[walks, step - 1] = np.where(can, best, np.nan)
+            costs_nothing = rates * prices[np.arange(len(walks)), wanted] == 0
+            least = np.where(costs_nothing & (not rules.continue_on_tie), TOLERANCE, -TOLERANCE)
+            goes_on = (expected[:, 0] - best > least) | (step < rules.min_experts)
+            choice[can & goes_on] = wanted[can & goes_on]
+        for place in np.flatnonzero(choice < 0).tolist():
+            left = GAIN if payable[place].any() else BUDGET if open_[place].any() else UNAVAILABLE
+            every = step == self.seen.stored.experts
+            self.reasons[walks[place]] = ALL if every else LIMIT if full else left
+        return choice
 
     def _best(
         self, expected: Floats, payable: NDArray[np.bool_], prices: Floats, rates: Floats, spent: Floats

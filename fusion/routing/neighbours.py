@@ -21,7 +21,7 @@ GRID = 1e9
 """Distances are whole multiples of 1 / GRID."""
 CHUNK = 1 << 19
 """Distances held at a time by functions that walk over rows: what stays near a core."""
-GROUP = 32
+GROUP = 16
 
 
 def block_distances(a: Floats, b: Floats) -> Floats:
@@ -42,9 +42,9 @@ def pair_distances(a: Floats, b: Floats) -> Floats:
     return np.asarray(np.rint(np.einsum("ij,ij->i", gap, gap) * GRID))
 
 
-def row_chunks(rows: int, columns: int) -> Iterator[slice]:
-    """Slices over `rows` rows of `columns` numbers that are worked on together."""
-    size = max(1, CHUNK // max(1, columns))
+def row_chunks(rows: int, columns: int, numbers: int = CHUNK) -> Iterator[slice]:
+    """Slices over `rows` rows of `columns` numbers, `numbers` of which are worked on together."""
+    size = max(1, numbers // max(1, columns))
     for start in range(0, rows, size):
         yield slice(start, min(rows, start + size))
 
@@ -86,6 +86,68 @@ def members(
     some = np.flatnonzero(~kept)
     kept[some] = smallest(rows[some], columns[some], exact[some], count, ties, m)
     return rows[kept], columns[kept]
+
+
+def closest(
+    bounds: Singles,
+    minima: Singles,
+    lacking: Floats,
+    doubt: Floats,
+    count: int,
+    ties: Ties,
+    measure: Callable[[Ints, Ints], Floats],
+) -> tuple[Ints, Ints, Floats]:
+    """Rows, columns and distances, ordered, of the `count` nearest of each row, by bounds from below.
+
+    Distances are at least `bounds` (m, n) plus `lacking` (m,), and about `doubt` (m,) more; `minima` are what
+    `group_minima` makes of the bounds; `measure(rows, columns)` gives whole billionths. The `count`-th of
+    what is measured first bounds the one of all from above; if it is beyond what was looked at, all up to it
+    are measured too.
+    """
+    m, n = bounds.shape
+    limit = _smallest(minima, count) + doubt if count < n else np.full(m, np.inf)
+    rows, columns = _within(bounds, minima, None, limit)
+    exact = measure(rows, columns)
+    last = _last(rows, exact, count, m)
+    needed = last / GRID - lacking
+    if (needed > limit).any():
+        more = _within(bounds, minima, limit, needed)
+        rows, columns = np.concatenate([rows, more[0]]), np.concatenate([columns, more[1]])
+        exact = np.concatenate([exact, measure(*more)])
+        order = np.lexsort((columns, rows))
+        rows, columns, exact = rows[order], columns[order], exact[order]
+        last = _last(rows, exact, count, m)
+    kept = exact <= last[rows] if ties == "inclusive" else smallest(rows, columns, exact, count, ties, m)
+    return rows[kept], columns[kept], exact[kept]
+
+
+def group_size(columns: int, count: int) -> int:
+    """How many columns fall into a group, of which there should be several times `count`: a power of two."""
+    size = GROUP
+    while size > 1 and size * 4 * count > columns:
+        size //= 2
+    return size
+
+
+def group_minima(bounds: Singles, size: int) -> Singles:
+    """The smallest (m, n / size) of each group of bounds (m, n): one from each of `size` equal parts."""
+    m, n = bounds.shape
+    return np.asarray(bounds.reshape(m, size, n // size).min(axis=1))
+
+
+def _within(bounds: Singles, minima: Singles, over: Floats | None, limit: Floats) -> tuple[Ints, Ints]:
+    """Rows and columns, ordered, of finite bounds (m, n) over one limit (m,) and up to another."""
+    n, groups = bounds.shape[1], minima.shape[1]
+    hit, group = np.divmod(np.flatnonzero(minima <= limit[:, None]), groups)
+    keys = (hit * n + group)[:, None] + np.arange(0, n, groups)
+    values, most = bounds.reshape(-1)[keys], limit[hit, None]
+    near = values <= np.minimum(most, np.finfo(np.float32).max)
+    if over is not None:
+        near &= values > over[hit, None]
+    keys = keys[near]
+    keys.sort()
+    rows, columns = np.divmod(keys, n)
+    return rows, columns
 
 
 def candidates(
@@ -150,9 +212,16 @@ def _above(bound: NDArray[np.floating[Any]], slack: Floats | None) -> NDArray[np
 
 def _last(rows: Ints, values: NDArray[np.floating[Any]], count: int, m: int) -> NDArray[np.floating[Any]]:
     """The `count`-th smallest value (m,) of each row, infinite where there are fewer; rows are in order."""
+    if m == 1 and len(values) >= count:
+        return _smallest(values[None], count)
     places = _places(rows, m)
     table = np.full((m, max(count, int(places.max(initial=0)) + 1)), np.inf, values.dtype)
     table[rows, places] = values
+    return _smallest(table, count)
+
+
+def _smallest(table: NDArray[np.floating[Any]], count: int) -> NDArray[np.floating[Any]]:
+    """The `count`-th smallest number (m,) of each row."""
     return np.asarray(np.partition(table, count - 1, axis=1)[:, count - 1])
 
 

@@ -15,17 +15,25 @@ from itertools import pairwise
 import numpy as np
 
 from fusion.routing.neighbours import (
-    GRID,
+    GROUP,
     Floats,
     Ints,
     Singles,
     Ties,
+    closest,
     distinct,
-    members,
+    group_minima,
+    group_size,
     pair_distances,
     row_chunks,
 )
 from fusion.routing.stored import Stored, Subset, widened
+
+TOGETHER = 1 << 17
+"""Bounds that are computed together: what stays next to a core."""
+
+MEASURED = 1 << 23
+"""Bounds of which the least are measured together."""
 
 
 class States:
@@ -42,9 +50,11 @@ class States:
         self.of = self.rows = np.zeros(1, np.intp)
         self.asked = np.zeros((1, stored.experts), bool)
         self._shared = np.ones(1, bool)
-        self._sums: Singles = np.empty((0, len(stored)), np.float32)
-        self._used = self._spare = self._sums
-        self._slack = self._reach = np.zeros(1)
+        self._width = -(-len(stored) // GROUP) * GROUP
+        self._bounds: Singles = np.empty((0, self._width), np.float32)
+        self._used = self._spare = self._bounds
+        self._minima: Singles = np.empty((0, self._width // GROUP), np.float32)
+        self._lacking = self._doubt = np.zeros(1)
         self._outputs: list[Floats] = [np.empty((size, block.shape[1])) for block in stored.blocks]
         self._known = np.zeros((size, stored.experts), bool)
         self._kinds = np.full((size, stored.experts), -1)
@@ -93,26 +103,36 @@ class States:
 
     def near(self, count: int, ties: Ties, states: Ints | None = None) -> tuple[Ints, Ints]:
         """Places of states (None: all), in order, and their `count` nearest items."""
-        states = np.arange(len(self)) if states is None else states
-        rows, items = [], []
-        for part in row_chunks(len(states), len(self.stored)):
-            some = states[part]
+        return self.closest(count, ties, states)[:2]
 
-            def measure(at: Ints, items: Ints, some: Ints = some) -> Floats:
-                return self.distances(some[at], items)
+    def closest(self, count: int, ties: Ties, states: Ints | None = None) -> tuple[Ints, Ints, Floats]:
+        """The same, and their squared distances in whole billionths."""
+        size = group_size(len(self.stored), count)
+        found = []
+        for part in row_chunks(len(self) if states is None else len(states), self._width, MEASURED):
+            some = part if states is None else states[part]
+            of = np.arange(len(self))[some]
+            bounds = self._bounds[some]
+            minima = self._minima[some] if size == GROUP else group_minima(bounds, size)
 
-            found = members(self._sums[_slice(some)], 2 * self._slack[some], count, ties, measure)
-            rows.append(found[0] + part.start)
-            items.append(found[1])
-        return np.concatenate(rows), np.concatenate(items)
+            def measure(at: Ints, items: Ints, of: Ints = of) -> Floats:
+                return self.distances(of[at], items)
+
+            rows, items, exact = closest(
+                bounds, minima, self._lacking[some], self._doubt[some], count, ties, measure
+            )
+            found.append((rows + part.start, items, exact))
+        rows, items, exact = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return rows, items, exact
 
     def distances(self, states: Ints, items: Ints) -> Floats:
         """Squared distances (p,) between states and items, in whole billionths."""
-        exact, asked = np.zeros(len(states)), self.asked[states]
+        exact, asked, rows = np.zeros(len(states)), self.asked[states], self.rows[states]
         for expert in np.flatnonzero(self.asked.any(axis=0)).tolist():
-            some = np.flatnonzero(asked[:, expert])
+            mine = asked[:, expert]
+            some = slice(None) if mine.all() else np.flatnonzero(mine)
             outputs, block = self._outputs[expert], self.stored.blocks[expert]
-            exact[some] += pair_distances(outputs[self.rows[states[some]]], block[items[some]])
+            exact[some] += pair_distances(outputs[rows[some]], block[items[some]])
         return exact
 
     def _wider(self, states: Ints, experts: Ints) -> tuple[list[Subset], Ints]:
@@ -127,31 +147,31 @@ class States:
         return list(numbers), np.array(wider)[place]
 
     def _sum_up(self, parents: Ints, experts: Ints, rows: Ints) -> None:
-        """Rough distances of states that extend others; those of an expert follow one another."""
-        first = not self.subsets[0]
-        sums = self._room(len(rows))
-        reach, slack = self._reach[parents], self._slack[parents]
-        if not first:
-            np.take(self._sums, parents, axis=0, out=sums, mode="clip")
+        """Bounds of states that extend others; those of an expert follow one another."""
+        first, n = not self.subsets[0], len(self.stored)
+        sums, minima = self._room(len(rows)), np.empty((len(rows), self._width // GROUP), np.float32)
+        lacking, doubt = self._lacking[parents], self._doubt[parents]
         ends = [*(np.flatnonzero(np.diff(experts)) + 1).tolist(), len(rows)]
         for start, end in pairwise([0, *ends]):
-            part, expert = slice(start, end), int(experts[start])
-            outputs = self._outputs[expert][rows[part]]
-            reach[part] += self.stored.add_rough(expert, outputs, sums[part], first=first)
-            slack[part] += self.stored.rounding(expert) * reach[part] + 1 / GRID
-        if first and self.exclude is not None:
-            sums[np.arange(len(rows)), self.exclude[rows]] = np.inf
-        self._sums, self._reach, self._slack = sums, reach, slack
+            expert = int(experts[start])
+            for some in row_chunks(end - start, n, TOGETHER):
+                part = slice(start + some.start, start + some.stop)
+                bounds, less, unsure = self.stored.bound(expert, self._outputs[expert][rows[part]])
+                lacking[part] += less
+                doubt[part] += unsure
+                if first:
+                    sums[part, :n] = bounds
+                else:
+                    np.add(self._bounds[parents[part], :n], bounds, out=sums[part, :n])
+                if first and self.exclude is not None:
+                    sums[np.arange(part.start, part.stop), self.exclude[rows[part]]] = np.inf
+                minima[part] = group_minima(sums[part], GROUP)
+        self._bounds, self._minima, self._lacking, self._doubt = sums, minima, lacking, doubt
 
     def _room(self, size: int) -> Singles:
-        """Room for sums beside those that are in use."""
+        """Room for bounds beside those that are in use; behind the last item they are infinite."""
         self._spare, self._used = self._used, self._spare
         if len(self._used) < size:
-            self._used = np.empty((size, len(self.stored)), np.float32)
+            self._used = np.empty((size, self._width), np.float32)
+            self._used[:, len(self.stored) :] = np.inf
         return self._used[:size]
-
-
-def _slice(states: Ints) -> Ints | slice:
-    """States that follow one another as a slice, which need not be copied."""
-    follow = len(states) > 0 and bool((np.diff(states) == 1).all())
-    return slice(int(states[0]), int(states[-1]) + 1) if follow else states

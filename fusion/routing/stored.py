@@ -10,6 +10,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from scipy.sparse import csr_array
 
+from fusion.routing.coded import WIDE, Coded, quick
 from fusion.routing.neighbours import GRID, Floats, Ints, Singles
 
 ROUNDING = 2.0**-24
@@ -77,26 +78,39 @@ class Stored:
             for block in self.blocks
         )
 
+    @cached_property
+    def coded(self) -> tuple[Coded | None, ...]:
+        """Codes of the outputs of each expert, where they pay."""
+        return tuple(
+            Coded.of(block, 2 * self.rounding(expert)) if block.shape[1] >= WIDE and quick() else None
+            for expert, block in enumerate(self.blocks)
+        )
+
+    def bound(self, expert: int, outputs: Floats) -> tuple[Singles, Floats, Floats]:
+        """Bounds (m, n) of squared distances of outputs (m, d_k), also after they were added to those of
+        other experts; what they lack (m,), and how far below the distances (m,) they are as a guess."""
+        coded = self.coded[expert]
+        if coded is not None:
+            bounds, lacking, doubt = coded.bound(outputs)
+        else:
+            bounds, slack = self.rough(expert, outputs)
+            lacking, doubt = np.einsum("ij,ij->i", outputs, outputs) - slack, 2 * slack
+        return bounds, lacking - 1 / GRID, doubt + 2 / GRID
+
     def rough(self, expert: int, outputs: Floats) -> tuple[Singles, Floats]:
         """Rough squared distances (m, n) of outputs (m, d_k), and how far off one of them may be (m,), also
         after it was added to those of other experts."""
-        near = np.empty((len(outputs), len(self)), np.float32)
-        reach = self.add_rough(expert, outputs, near, first=True)
-        return near, self.rounding(expert) * reach + 1 / GRID
-
-    def add_rough(self, expert: int, outputs: Floats, sums: Singles, *, first: bool) -> Floats:
-        """Add rough squared distances to `sums` (m, n), or put the `first` ones there; returns how large
-        (m,) what was added may be."""
         columns, farthest = self.single[expert]
+        near = np.empty((len(outputs), len(self)), np.float32)
         q = np.ones((len(outputs), len(columns)), np.float32)
         q[:, :-1] = outputs
-        parts = [q] if len(q) > FEW else list(q)
-        for part, place in zip(parts, [sums] if len(q) > FEW else sums, strict=True):
-            if first:
-                np.matmul(part, columns, out=place)
-            else:
-                np.add(place, part @ columns, out=place)
-        return np.asarray((np.sqrt(np.einsum("ij,ij->i", outputs, outputs)) + farthest) ** 2)
+        if len(q) > FEW:
+            np.matmul(q, columns, out=near)
+        else:
+            for one, place in zip(q, near, strict=True):
+                np.matmul(one, columns, out=place)
+        reach = (np.sqrt(np.einsum("ij,ij->i", outputs, outputs)) + farthest) ** 2
+        return near, np.asarray(self.rounding(expert) * reach + 1 / GRID)
 
     def rounding(self, expert: int) -> float:
         """By how much of its size a sum may be off by the time that an expert was added to it."""
