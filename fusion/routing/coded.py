@@ -21,6 +21,9 @@ WIDE = 32
 """Numbers from which on codes pay: narrow outputs are quickly read as they are."""
 LEAST = 2.0**-12
 """The least share of outputs that codes leave, as a guess."""
+EXPECTED = 2.5
+"""How far below distances bounds are, as multiples of what they lack for the request: as much for the item,
+and some more, so that few are looked at twice."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Coded:
         bounds = np.multiply(_products(codes, self.codes), -2 * steps, dtype=np.float32, casting="unsafe")
         bounds *= self.steps
         bounds += self.least
-        return bounds, norms - doubt, 2 * doubt
+        return bounds, norms - doubt, EXPECTED * doubt
 
 
 @cache

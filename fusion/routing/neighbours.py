@@ -21,7 +21,10 @@ GRID = 1e9
 """Distances are whole multiples of 1 / GRID."""
 CHUNK = 1 << 19
 """Distances held at a time by functions that walk over rows: what stays near a core."""
+CORE = 1 << 16
+"""Numbers that stay next to a core."""
 GROUP = 16
+"""Columns of which one smallest is kept."""
 
 
 def block_distances(a: Floats, b: Floats) -> Floats:
@@ -40,6 +43,17 @@ def pair_distances(a: Floats, b: Floats) -> Floats:
     from their differences."""
     gap = a - b
     return np.asarray(np.rint(np.einsum("ij,ij->i", gap, gap) * GRID))
+
+
+def pairs_between(a: Floats, at: Ints, b: Floats, of: Ints) -> Floats:
+    """The same between rows `at` (p,) of a and rows `of` (p,) of b, near a core."""
+    found = np.empty(len(at))
+    for part in row_chunks(len(at), b.shape[1], CORE):
+        gap = b[of[part]]
+        gap -= a[at[part]]
+        np.einsum("ij,ij->i", gap, gap, out=found[part])
+    found *= GRID
+    return np.rint(found, out=found)
 
 
 def row_chunks(rows: int, columns: int, numbers: int = CHUNK) -> Iterator[slice]:
@@ -110,10 +124,12 @@ def closest(
     exact = measure(rows, columns)
     last = _last(rows, exact, count, m)
     needed = last / GRID - lacking
-    if (needed > limit).any():
-        more = _within(bounds, minima, limit, needed)
-        rows, columns = np.concatenate([rows, more[0]]), np.concatenate([columns, more[1]])
-        exact = np.concatenate([exact, measure(*more)])
+    short = np.flatnonzero(needed > limit)
+    if len(short):
+        at, more = _within(bounds[short], minima[short], limit[short], needed[short])
+        at = short[at]
+        rows, columns = np.concatenate([rows, at]), np.concatenate([columns, more])
+        exact = np.concatenate([exact, measure(at, more)])
         order = np.lexsort((columns, rows))
         rows, columns, exact = rows[order], columns[order], exact[order]
         last = _last(rows, exact, count, m)

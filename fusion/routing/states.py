@@ -5,9 +5,9 @@ experts that name a label and a rounded confidence often repeat themselves, and 
 at several rates mostly takes the same way. All requests ask one expert more at a time; the states of a step
 replace those of the step before.
 
-Distances to all stored items are computed in float32 and added up expert by expert, by one matrix product
-each. What rounding errors may have kept from being among the nearest is measured again in float64, from
-differences, in whole billionths: the neighbours are those of an exact search.
+Distances to all stored items are bounded from below, and bounds added up expert by expert, by one matrix
+product each. What may be among the nearest by its bound is measured in float64, from differences, in whole
+billionths: the neighbours are those of an exact search.
 """
 
 from itertools import pairwise
@@ -24,7 +24,7 @@ from fusion.routing.neighbours import (
     distinct,
     group_minima,
     group_size,
-    pair_distances,
+    pairs_between,
     row_chunks,
 )
 from fusion.routing.stored import Stored, Subset, widened
@@ -132,7 +132,7 @@ class States:
             mine = asked[:, expert]
             some = slice(None) if mine.all() else np.flatnonzero(mine)
             outputs, block = self._outputs[expert], self.stored.blocks[expert]
-            exact[some] += pair_distances(outputs[rows[some]], block[items[some]])
+            exact[some] += pairs_between(outputs, rows[some], block, items[some])
         return exact
 
     def _wider(self, states: Ints, experts: Ints) -> tuple[list[Subset], Ints]:

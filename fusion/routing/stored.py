@@ -1,7 +1,8 @@
 """Stored outputs of experts on labelled items, and rough distances to them.
 
 A rough squared distance is a float32 with a known bound on how far off it is; what it leaves in doubt is
-measured again (`neighbours.members`). It lacks the squared norm of the request, which orders nothing.
+measured again (`neighbours.members`, `neighbours.closest`). It lacks the squared norm of the request, which
+orders nothing.
 """
 
 from dataclasses import dataclass
