@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from configs.schema.base import RESOURCE, Strict
+from configs.schema.base import LATER, RESOURCE, Strict
 from configs.schema.plm import PlmSpec
 from configs.schema.stm import FullStm, LinearStm, StmSpec
 from configs.schema.task import Source, Task
@@ -212,7 +212,7 @@ class Baselines(Strict):
     """One model per PLM, on its own samples."""
     union: bool = True
     """One model on all samples with equal weights, and one with the weights of the job."""
-    scaling: bool = False
+    scaling: bool = Field(default=False, json_schema_extra=LATER)
     """How accuracy grows from one PLM to all, each time with the PLM whose texts help most; no test label
     decides that. Takes K (K + 5) / 2 more models of the kind of the rounds."""
     stm: Literal["rounds", "final"] = "rounds"
@@ -250,7 +250,7 @@ class FusegenConfig(Strict):
     """What is rejected."""
     selection: Selection = Selection()
     """What is fed back."""
-    search: Search | None = None
+    search: Search | None = Field(default=None, json_schema_extra=LATER)
     """How settings of `selection` are chosen by the texts that they lead to, without test labels."""
     weights: Weights = Weights()
     """How samples are weighted."""
