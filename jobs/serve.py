@@ -1,5 +1,6 @@
 """The router on this machine or a cluster: start it, say where it is, and keep it until interrupted."""
 
+import signal
 import time
 from typing import Any
 
@@ -53,6 +54,7 @@ def main(
     port = port or free_port(host)
     limit = serving.router.deadline_ms / 1e3 + GRACE_S
     serve.start(http_options=HTTPOptions(host=host, port=port, request_timeout_s=limit))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a script it is ignored
     try:
         with launch.terminated_as_interrupted():
             serve.run(router.build(fitted(serving, [spec.name for spec in specs], session)), name=NAME)

@@ -24,8 +24,10 @@ TIMES = {"seconds", "tokens_per_second", "wall_seconds"}
 class CommandLine:
     """`python -m jobs …` in the repository root."""
 
-    def start(self, *arguments: object) -> subprocess.Popen[str]:
-        """Start a command."""
+    def start(
+        self, *arguments: object, on_interrupt: signal.Handlers = signal.SIG_DFL
+    ) -> subprocess.Popen[str]:
+        """Start a command, in which Ctrl-C is ignored or not."""
         return subprocess.Popen(
             [sys.executable, "-m", "jobs", *map(str, arguments)],
             cwd=ROOT,
@@ -34,7 +36,7 @@ class CommandLine:
             stderr=subprocess.PIPE,
             text=True,
             # Where the tests run in the background, their children ignore Ctrl-C unless told otherwise.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+            preexec_fn=lambda: signal.signal(signal.SIGINT, on_interrupt),  # noqa: PLW1509
         )
 
     def __call__(self, *arguments: object, timeout: float = 500) -> subprocess.CompletedProcess[str]:

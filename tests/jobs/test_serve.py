@@ -24,7 +24,8 @@ def run(tmp_path_factory):
 
 def test_it_says_when_it_is_ready_and_leaves_nothing_behind(run, jobs):
     port = free_port()
-    process = jobs.start("serve", run, "--port", port, "--no-auth", "--address", "local")
+    arguments = ("serve", run, "--port", port, "--no-auth", "--address", "local")
+    process = jobs.start(*arguments, on_interrupt=signal.SIG_IGN)  # as in the background of a script
     try:
         lines = []
         while not lines or not lines[-1].startswith("ready "):
