@@ -46,7 +46,7 @@ class Expectations:
         plans = [additions_to(subset, self.stored.experts, depth) for subset in self.states.subsets]
         means = self._regrets(plans, of, rates) if self.stored.chooses else self._losses(plans)[of]
         found = np.full((len(of), plans[0].width), np.inf)
-        places = np.stack([plan.at for plan in plans])[self.states.of[of]]
+        places = np.array([plan.at for plan in plans])[self.states.of[of]]
         found[np.arange(len(of))[:, None], places] = means
         return found
 

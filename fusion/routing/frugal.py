@@ -198,7 +198,7 @@ class Walk:
             least = np.where(costs_nothing & (not rules.continue_on_tie), TOLERANCE, -TOLERANCE)
             goes_on = (expected[:, 0] - best > least) | (step < rules.min_experts)
             choice[can & goes_on] = wanted[can & goes_on]
-        for place in np.flatnonzero(choice < 0).tolist():
+        for place in (choice < 0).nonzero()[0].tolist():
             left = GAIN if payable[place].any() else BUDGET if open_[place].any() else UNAVAILABLE
             every = step == self.seen.stored.experts
             self.reasons[walks[place]] = ALL if every else LIMIT if full else left

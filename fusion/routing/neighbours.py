@@ -124,7 +124,7 @@ def closest(
     exact = measure(rows, columns)
     last = _last(rows, exact, count, m)
     needed = last / GRID - lacking
-    short = np.flatnonzero(needed > limit)
+    short = (needed > limit).nonzero()[0]
     if len(short):
         at, more = _within(bounds[short], minima[short], limit[short], needed[short])
         at = short[at]
@@ -154,7 +154,7 @@ def group_minima(bounds: Singles, size: int) -> Singles:
 def _within(bounds: Singles, minima: Singles, over: Floats | None, limit: Floats) -> tuple[Ints, Ints]:
     """Rows and columns, ordered, of finite bounds (m, n) over one limit (m,) and up to another."""
     n, groups = bounds.shape[1], minima.shape[1]
-    hit, group = np.divmod(np.flatnonzero(minima <= limit[:, None]), groups)
+    hit, group = (minima <= limit[:, None]).nonzero()
     keys = (hit * n + group)[:, None] + np.arange(0, n, groups)
     values, most = bounds.reshape(-1)[keys], limit[hit, None]
     near = values <= np.minimum(most, np.finfo(np.float32).max)

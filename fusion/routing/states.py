@@ -128,9 +128,9 @@ class States:
     def distances(self, states: Ints, items: Ints) -> Floats:
         """Squared distances (p,) between states and items, in whole billionths."""
         exact, asked, rows = np.zeros(len(states)), self.asked[states], self.rows[states]
-        for expert in np.flatnonzero(self.asked.any(axis=0)).tolist():
+        for expert in np.nonzero(self.asked.any(axis=0))[0].tolist():
             mine = asked[:, expert]
-            some = slice(None) if mine.all() else np.flatnonzero(mine)
+            some = slice(None) if mine.all() else mine.nonzero()[0]
             outputs, block = self._outputs[expert], self.stored.blocks[expert]
             exact[some] += pairs_between(outputs, rows[some], block, items[some])
         return exact
@@ -151,7 +151,7 @@ class States:
         first, n = not self.subsets[0], len(self.stored)
         sums, minima = self._room(len(rows)), np.empty((len(rows), self._width // GROUP), np.float32)
         lacking, doubt = self._lacking[parents], self._doubt[parents]
-        ends = [*(np.flatnonzero(np.diff(experts)) + 1).tolist(), len(rows)]
+        ends = [*((experts[1:] != experts[:-1]).nonzero()[0] + 1).tolist(), len(rows)]
         for start, end in pairwise([0, *ends]):
             expert = int(experts[start])
             for some in row_chunks(end - start, n, TOGETHER):

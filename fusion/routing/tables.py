@@ -46,7 +46,7 @@ class Tables:
 
     def read(self, plans: Sequence[tuple[Subset, ...]], which: Ints, items: Ints) -> Singles:
         """What is known (p, w, width) at stored items (p,) under all w subsets of one of the plans each."""
-        places = np.stack([self.places(plan) for plan in plans])  # first: this may move the data
+        places = np.array([self.places(plan) for plan in plans])  # first: this may move the data
         return np.asarray(self.data[places[which], items[:, None]])
 
     def forget(self) -> None:
