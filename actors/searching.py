@@ -80,6 +80,7 @@ def _try(method: Fusegen, trial: Trial, rounds: int) -> None:
     config = method.config.model_copy(update={"selection": trial.selection})
     outcome = Outcome.empty(config)
     method.write(config.as_variant(config.variant[0]), outcome, rounds=rounds)
+    method.embed(outcome, config.stm.rounds)
     share = trial.selection.held_out
     (model,) = method.steps.do([method.train_call(outcome, held_out=share, score=True)])
     params = {

@@ -23,9 +23,10 @@ def mapped(files: Storage, name: str, digest: str) -> pa.Buffer:
         path = Path(files.at(name)) if files.local else _copied(files, name, digest)
         with pa.memory_map(str(path)) as source:
             return source.read_buffer()
-    except OSError as error:
+    except (OSError, StorageError) as error:
         if files.local:
-            raise StorageError(f"{files.at(name)}: cannot be read: {error.strerror or error}") from None
+            reason = getattr(error, "strerror", None) or error
+            raise StorageError(f"{files.at(name)}: cannot be read: {reason}") from None
         return pa.py_buffer(files.read_bytes(name))  # no room on this node
 
 
@@ -40,6 +41,7 @@ def _copied(files: Storage, name: str, digest: str) -> Path:
     if not path.is_file() or file_digest(path) != digest:
         Storage(str(folder)).write_bytes(digest, files.read_bytes(name))
     path.touch()
-    for old in sorted(folder.iterdir(), key=lambda one: one.stat().st_mtime)[:-KEPT]:
+    published = [folder / one for one in Storage(str(folder)).names()]
+    for old in sorted(published, key=lambda one: one.stat().st_mtime)[:-KEPT]:
         old.unlink(missing_ok=True)
     return path

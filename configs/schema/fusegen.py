@@ -286,7 +286,8 @@ class FusegenConfig(Strict):
                 )
         if len(set(self.variant)) < len(self.variant):
             raise ValueError("variant names each method once")
-        if self.search and (self.selection.feedback == "none" or not self.samples.rounds):
+        fed = self.as_variant(self.variant[0]).selection.feedback != "none" and self.samples.rounds
+        if self.search and not fed:
             raise ValueError("search: there is no feedback whose settings could be tried")
         for fault in _faults_of_kind(self):
             raise ValueError(fault)

@@ -64,5 +64,7 @@ def test_who_misses_least_goes_on_unless_its_texts_repeat_themselves():
 def test_there_must_be_feedback_to_search():
     with pytest.raises(ConfigError, match="search: there is no feedback whose settings could be tried"):
         resolve(corpus.config(Path("tiny")), FusegenConfig, {"search": {}, "selection.feedback": "none"})
+    with pytest.raises(ConfigError, match="there is no feedback"):
+        resolve(corpus.config(Path("tiny")), FusegenConfig, {"search": {}, "variant": "zerogen"})
     with pytest.raises(ConfigError, match=r"search\.trials"):
         configured(trials=1)

@@ -69,6 +69,26 @@ def test_copies_used_last_are_kept(remote, temporary, monkeypatch):
     assert len(list(next(temporary.iterdir()).iterdir())) == 2
 
 
+def test_without_room_for_a_copy_each_process_reads_its_own(remote, temporary, monkeypatch):
+    def full(files, name, content):
+        raise StorageError(f"{name}: cannot be written: No space left on device")
+
+    monkeypatch.setattr(Storage, "write_bytes", full)
+    assert mapped(remote, "stored", bytes_digest(CONTENT)).to_pybytes() == CONTENT
+    with pytest.raises(StorageError, match="gone"):
+        mapped(remote, "gone", "")
+
+
+def test_what_another_process_is_writing_is_left_alone(remote, temporary, monkeypatch):
+    mapped(remote, "stored", bytes_digest(CONTENT))
+    (folder,) = temporary.iterdir()
+    (folder / ".draft.tmp").write_bytes(b"half")
+    os.utime(folder / ".draft.tmp", (0, 0))
+    monkeypatch.setattr(module, "KEPT", 1)
+    mapped(remote, "stored", bytes_digest(CONTENT))
+    assert (folder / ".draft.tmp").exists()
+
+
 def test_a_folder_that_others_may_write_to_is_not_used(remote, temporary):
     folder = temporary / f"amalgam-{os.getuid()}"
     folder.mkdir(mode=0o777)
