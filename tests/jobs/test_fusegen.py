@@ -96,10 +96,12 @@ def test_fact_17_shots_are_shared_by_all_and_differ_from_round_to_round(main):
 
 
 @pytest.mark.long
-def test_settings_are_searched_and_what_the_best_has_written_is_used(conduct):
+@pytest.mark.parametrize("rounds", [corpus.LINEAR, {"kind": "head"}], ids=["linear", "head"])
+def test_settings_are_searched_and_what_the_best_has_written_is_used(conduct, rounds):
+    stm = {"rounds": rounds, "final": corpus.LINEAR}
     search = {"candidates": [8, 20], "shots": [2, 4], "alpha": [0.5], "trials": 4}
     samples = {"per_plm": 30, "initial": 10, "rounds": 2}
-    done = conduct(samples=samples, selection={"candidates": 20, "shots": 4}, search=search)
+    done = conduct(samples=samples, selection={"candidates": 20, "shots": 4}, search=search, stm=stm)
     trials = done.summary["search"]
     assert undocumented("fusegen", done.summary) == set()
     assert [len(trial["missed"]) for trial in trials] == [2, 2, 1, 1]
@@ -113,6 +115,7 @@ def test_settings_are_searched_and_what_the_best_has_written_is_used(conduct):
     fixed = conduct(
         "fixed",
         samples=samples,
+        stm=stm,
         selection={"alpha": 0.5, **{name: trials[0][name] for name in ("candidates", "shots")}},
     )
     assert fixed.dataset() == done.dataset()
