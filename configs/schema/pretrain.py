@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from configs.schema.base import RESOURCE, Strict
 from configs.schema.task import Task
@@ -138,3 +138,10 @@ class PretrainConfig(Strict):
     """Optimiser."""
     check: Check = Field(default=Check(), json_schema_extra=RESOURCE)
     """Figures for the card."""
+
+    @field_validator("task")
+    @classmethod
+    def _single(cls, task: Task) -> Task:
+        if task.pair:
+            raise ValueError("tasks with a given sentence are not available here; corpora have single texts")
+        return task

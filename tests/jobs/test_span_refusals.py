@@ -53,6 +53,23 @@ def test_what_span_tasks_do_not_have_is_refused(command, tmp_path, changes, said
     assert said in refused(command, questions.write(tmp_path), **changes)
 
 
+@pytest.mark.parametrize("task", ["squad", "mnli_matched"])
+def test_miniatures_are_not_trained_for_tasks_with_a_given_sentence(command, tmp_path, task):
+    path = tmp_path / "job.yaml"
+    corpus = {"path": str(tmp_path / "texts.jsonl")}
+    job = {
+        "job": "pretrain",
+        "name": "mini",
+        "task": task,
+        "output": str(tmp_path / "mini"),
+        "corpus": corpus,
+    }
+    path.write_text(json.dumps(job))
+    status, _, said = command("pretrain", path)
+    assert (status, said.strip().count("\n")) == (2, 0)
+    assert "task: tasks with a given sentence are not available here" in said
+
+
 def test_a_span_task_is_described_wholly(command, tmp_path):
     folder = questions.write(tmp_path)
     task = questions.task(folder)

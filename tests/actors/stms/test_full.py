@@ -26,14 +26,6 @@ def trained(y=Y, weights=None, labels=LABELS, seed=0, **settings):
     return model.fit(encoded, y, weights), encoded
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def fitted():
     return trained(epochs=4)
