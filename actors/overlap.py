@@ -9,11 +9,11 @@ from contextlib import contextmanager
 class Overlap:
     """Lets blocks overlap, and gives each an equal share of the time in which they do."""
 
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._changed, self._clock = threading.Condition(), clock
         self._working = self._lonely = 0
         self._alone = False
-        self._share, self._seen = 0.0, time.perf_counter()
+        self._share, self._seen = 0.0, clock()
 
     @contextmanager
     def block(self, *, alone: bool) -> Iterator[Callable[[], float]]:
@@ -40,7 +40,7 @@ class Overlap:
 
     def _count(self, more: int) -> None:
         """Advance the time that each block at work has had, before their number changes."""
-        now = time.perf_counter()
+        now = self._clock()
         if self._working:
             self._share += (now - self._seen) / self._working
         self._seen = now

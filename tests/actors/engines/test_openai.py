@@ -256,12 +256,12 @@ def test_a_server_that_hangs_is_given_up_after_its_time(place, hang):
         return await asyncio.sleep(60)
 
     server = place.serve(reply)
-    engine = place.engine(timeout_s=0.4, retries=1)
+    engine = place.engine(timeout_s=1, retries=1)
     started = time.monotonic()
     good, late = engine.generate([ask(1), ask(2, "hang")], PLAIN)
     assert good.error is None
-    assert late.error == "no answer within 0.4 s, asked 2 times"
-    assert len(server.bodies) == 3 and 1.1 < time.monotonic() - started < 8
+    assert late.error == "no answer within 1 s, asked 2 times"
+    assert len(server.bodies) == 3 and 2.1 < time.monotonic() - started < 20
 
 
 def test_a_connection_that_breaks_is_made_again_or_reported(place):
