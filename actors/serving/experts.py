@@ -110,9 +110,15 @@ def name_of(expert: str) -> str:
     return f"expert-{expert}"
 
 
+def direct(handle: DeploymentHandle, **options: Any) -> DeploymentHandle:  # noqa: ANN401
+    """The same handle, whose calls go from process to process by gRPC and not through objects of Ray's: they
+    take half the time, of both processes."""
+    return handle.options(_by_reference=False, **options)
+
+
 def embedding(handle: DeploymentHandle) -> Embed:
     """How the router asks the encoder; CallError where it does not answer."""
-    call = handle.embed
+    call = direct(handle).embed
 
     async def embed(texts: Sequence[str]) -> NDArray[np.float64]:
         try:
@@ -126,7 +132,7 @@ def embedding(handle: DeploymentHandle) -> Embed:
 
 def asking(handle: DeploymentHandle) -> Ask:
     """How the router asks a deployment."""
-    call = handle.answer
+    call = direct(handle).answer
 
     async def ask(texts: Sequence[str]) -> list[Answer]:
         answers: list[Answer] = await call.remote(list(texts))
@@ -137,7 +143,7 @@ def asking(handle: DeploymentHandle) -> Ask:
 
 def telling(handle: DeploymentHandle) -> Tell:
     """How the router has a deployment tell its answer while it is written."""
-    call = handle.options(stream=True).stream
+    call = direct(handle, stream=True).stream
 
     async def tell(text: str) -> AsyncIterator[str | Answer]:
         async for said in call.remote(text):

@@ -65,8 +65,19 @@ def main(arguments: list[str]) -> None:
 
 def replicas(name: str, application: str = "films") -> list[psutil.Process]:
     """Processes of a deployment."""
-    below = psutil.Process().children(recursive=True)
-    return [p for p in below if f":{application}:{name}" in " ".join(p.cmdline())]
+    return [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if f":{application}:{name}" in " ".join(command(process))
+    ]
+
+
+def command(process: psutil.Process) -> list[str]:
+    """Its command line; nothing once it has ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def kill(name: str, count: int | None = None) -> None:
