@@ -37,6 +37,7 @@ from actors.serving.experts import (
 )
 from actors.serving.http import application
 from actors.serving.measures import Measures
+from actors.serving.turns import Turns
 from cluster.storage import Storage
 from configs.schema.base import ConfigError
 from configs.schema.expert import ExpertSpec
@@ -136,7 +137,7 @@ def build(args: Serving) -> serve.Application:
     router: serve.Application = Router.options(
         num_replicas=args.router.replicas,
         ray_actor_options={"num_cpus": args.router.num_cpus, "runtime_env": {"env_vars": ONE_LOOP}},
-        max_ongoing_requests=args.router.max_ongoing,
+        max_ongoing_requests=args.router.max_ongoing + args.router.max_queued,  # who waits is known here
         max_queued_requests=args.router.max_queued,
         max_constructor_retry_count=STARTS,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=RETRY_S),
@@ -153,6 +154,7 @@ class Router:
     def __init__(self, serving: dict[str, Any], experts: dict[str, DeploymentHandle]) -> None:
         self.serving = Serving.model_validate(serving)
         self.handles, self.measures = experts, Measures()
+        self.turns = Turns(self.serving.router.max_ongoing, self.serving.router.max_queued)
         self.keys = access.digests(self.serving.access)
         self.models: dict[str, Answerer] = {}
         self.breakers: dict[str, Breaker] = {}

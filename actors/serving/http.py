@@ -5,7 +5,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from actors.serving import access, api
 from actors.serving.deciding import Decider, Decision, Knobs, Mode, NobodyError, RefusedError
 from actors.serving.measures import Measures
+from actors.serving.turns import BusyError, Turns
 from configs import __version__
 from configs.schema.serve import Serving
 
@@ -51,6 +52,7 @@ class Core(Protocol):
     serving: Serving
     decider: Decider
     measures: Measures
+    turns: Turns
     keys: list[str]
 
 
@@ -205,10 +207,11 @@ async def _told(
 ) -> AsyncIterator[str | Decision]:
     """The chosen response as it is written, and the decision, counted and logged."""
     with _counted(core, http, knobs.mode, 1), _faults(decider):
-        async for said in decider.tell(text, knobs):
-            if isinstance(said, Decision):
-                _note(core, knobs.mode, said)
-            yield said
+        async with _turn(core, knobs) as hurried:
+            async for said in decider.tell(text, hurried):
+                if isinstance(said, Decision):
+                    _note(core, knobs.mode, said)
+                yield said
 
 
 async def _told_at_once(
@@ -225,26 +228,44 @@ async def _answered(
 ) -> list[Decision]:
     """Decisions about texts, counted and logged; by another way where a text is unlike anything stored."""
     with _counted(core, http, knobs.mode, len(texts)):
-        decisions = await _decided(decider, texts, knobs)
-        for decision in decisions:
-            _note(core, knobs.mode, decision)
-        strange = [place for place, decision in enumerate(decisions) if decision.unseen]
-        if strange and core.serving.router.unseen == "default":
-            only = replace(knobs, allow=[str(core.serving.router.default_expert)], deny=(), mode="single")
-            others = await _decided(decider, [texts[place] for place in strange], only)
-            for place, other in zip(strange, others, strict=True):
-                before = decisions[place]
-                decisions[place] = replace(
-                    other,
-                    calls=before.calls + other.calls,
-                    cost=before.cost + other.cost,
-                    distance=before.distance,
-                    usual=before.usual,
+        async with _turn(core, knobs) as hurried:
+            decisions = await _decided(decider, texts, hurried)
+            for decision in decisions:
+                _note(core, knobs.mode, decision)
+            strange = [place for place, decision in enumerate(decisions) if decision.unseen]
+            if strange and core.serving.router.unseen == "default":
+                only = replace(
+                    hurried, allow=[str(core.serving.router.default_expert)], deny=(), mode="single"
                 )
-        elif strange and core.serving.router.unseen == "abstain":
-            for place in strange:
-                decisions[place] = replace(decisions[place], answer=-1, response=None)
+                others = await _decided(decider, [texts[place] for place in strange], only)
+                for place, other in zip(strange, others, strict=True):
+                    decisions[place] = _besides(decisions[place], other)
+            elif strange and core.serving.router.unseen == "abstain":
+                for place in strange:
+                    decisions[place] = replace(decisions[place], answer=-1, response=None)
         return decisions
+
+
+def _besides(before: Decision, other: Decision) -> Decision:
+    """A second decision about a text, with what the first one cost and saw."""
+    return replace(
+        other,
+        calls=before.calls + other.calls,
+        cost=before.cost + other.cost,
+        distance=before.distance,
+        usual=before.usual,
+    )
+
+
+@asynccontextmanager
+async def _turn(core: Core, knobs: Knobs) -> AsyncIterator[Knobs]:
+    """Wait for a turn; yields what is asked for, with the time that is left."""
+    try:
+        async with core.turns.turn(knobs.deadline_s) as left:
+            yield replace(knobs, deadline_s=left)
+    except BusyError as error:
+        headers = {"Retry-After": str(error.retry_after_s)}
+        raise api.ApiError(429, "busy", f"too much to do: {error}", **headers) from None
 
 
 def _note(core: Core, mode: Mode, decision: Decision) -> None:
@@ -272,6 +293,9 @@ def _counted(core: Core, http: Request, mode: Mode, texts: int) -> Iterator[None
         with TRACER.start_as_current_span("amalgam.decide", attributes={"mode": mode, "texts": texts}):
             yield
         outcome = "ok"
+    except api.ApiError as error:
+        outcome = "refused" if error.status == 429 else outcome
+        raise
     finally:
         seconds = time.perf_counter() - started
         core.measures.ended(mode, outcome, seconds)

@@ -93,7 +93,7 @@ class Router(Strict):
     max_ongoing: PositiveInt = 32
     """Requests that a process works on at a time."""
     max_queued: PositiveInt = 128
-    """Requests that wait for that at most; others are told to come back (429)."""
+    """Requests that wait for that at most; others, and those that would be late, get status 429."""
     circuit: Circuit = Circuit()
     """When experts that fail are left alone."""
 

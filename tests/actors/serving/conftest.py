@@ -20,6 +20,7 @@ from actors.serving.deciding import Decider
 from actors.serving.experts import telling_here
 from actors.serving.http import application
 from actors.serving.measures import Measures
+from actors.serving.turns import Turns
 from configs.schema.foe import FoeConfig
 from configs.schema.serve import Serving
 from configs.schema.stm import HeadStm
@@ -108,6 +109,7 @@ class Site:
                 serving=self.serving,
                 decider=self.decider,
                 measures=Measures(),
+                turns=Turns(self.serving.router.max_ongoing, self.serving.router.max_queued),
                 keys=access.digests(self.serving.access),
             )
         )
@@ -121,6 +123,16 @@ class Site:
             transport = httpx.ASGITransport(self.app, client=sender)
             async with httpx.AsyncClient(transport=transport, base_url="http://site") as client:
                 return await client.request(method, path, **options)
+
+        return asyncio.run(send())
+
+    def together(self, *bodies: dict[str, Any]) -> list[httpx.Response]:
+        """Ask for labels with several requests at once."""
+
+        async def send() -> list[httpx.Response]:
+            transport = httpx.ASGITransport(self.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://site") as client:
+                return await asyncio.gather(*(client.post("/v1/classify", json=body) for body in bodies))
 
         return asyncio.run(send())
 

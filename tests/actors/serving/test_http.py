@@ -139,6 +139,34 @@ def test_a_request_in_a_hurry_gets_what_is_known_or_an_error(site):
     assert "no answer within" in response.json()["error"]["message"]
 
 
+def test_too_many_requests_are_told_to_come_back(site):
+    async def patient(texts):
+        await asyncio.sleep(0.2)
+        return here.models["dear"].answer(texts)
+
+    here = site({"dear": patient}, router={"max_ongoing": 2, "max_queued": 3})
+    body = {"inputs": FILMS[:1], "allow": ["dear"]}
+    found = here.together(*[body] * 9)
+    assert sorted(response.status_code for response in found) == [200] * 5 + [429] * 4
+    (refused, *_) = [response for response in found if response.status_code == 429]
+    assert refused.headers["retry-after"] == "1"
+    assert refused.json()["error"]["message"] == "too much to do: 3 requests wait already"
+    assert here.classify(*FILMS[:1], allow=["dear"]).status_code == 200
+
+
+def test_a_request_that_waits_has_less_time_left(site):
+    async def first_slow(texts):
+        await asyncio.sleep(0 if texts[0] == FILMS[1] else 30)
+        return here.models["dear"].answer(texts)
+
+    here = site({"dear": first_slow}, router={"max_ongoing": 1})
+    late = {"inputs": FILMS[:1], "allow": ["dear"], "deadline_ms": 300}
+    behind = {"inputs": FILMS[1:2], "allow": ["dear"], "deadline_ms": 200}
+    found = here.together(late, behind, {**behind, "deadline_ms": 5000})
+    assert [response.status_code for response in found] == [408, 429, 200]
+    assert "its turn has not come within 0.2 s" in found[1].json()["error"]["message"]
+
+
 def test_keys_are_needed_where_there_are_any(site, monkeypatch):
     monkeypatch.setenv("KEYS", f"first sha256:{access.digest('second')}")
     here = site(access={"keys_env": "KEYS"})
