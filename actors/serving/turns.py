@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 
 from actors.serving.calls import Clock
 
+SURE = 0.8
+"""Share of its time within which a request is to be answered by what is usual, as not all take the same."""
 NEWEST = 0.1
 """Share of the newest request in how long requests usually take."""
 
@@ -54,7 +56,7 @@ class Turns:
         before = self._usual * (self._waiting + 1) / self._size
         if self._waiting >= self._most:
             raise BusyError(f"{self._waiting} requests wait already", before)
-        if before + self._usual > seconds:
+        if before + self._usual > SURE * seconds:
             why = f"it would take {before + self._usual:.1f} s, and may take {seconds:.3g} s"
             raise BusyError(why, before + self._usual - seconds)
         self._waiting += 1

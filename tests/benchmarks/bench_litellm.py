@@ -7,6 +7,7 @@ The servers always say the same, at once. The router asks one expert (`single`),
 it decides how many (`frugal`). Its experts, which only pass requests on, live within its processes.
 """
 
+import asyncio
 import json
 import multiprocessing
 import os
@@ -68,9 +69,10 @@ def pool(urls: list[str]) -> Callable[[Path], list[dict[str, Any]]]:
     ]
 
 
-def _dummy(port: int) -> None:
+def _dummy(port: int, delay_s: float) -> None:
     async def answer(request: web.Request) -> web.Response:
         await request.read()
+        await asyncio.sleep(delay_s)
         message = {"role": "assistant", "content": "positive"}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
@@ -83,11 +85,11 @@ def _dummy(port: int) -> None:
 
 
 @contextmanager
-def dummies(count: int) -> Iterator[list[str]]:
-    """Servers that always say the same."""
+def dummies(count: int, delay_s: float = 0) -> Iterator[list[str]]:
+    """Servers that always say the same, after a while."""
     ports = [free_port() for _ in range(count)]
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_dummy, args=(port,), daemon=True) for port in ports]
+    processes = [context.Process(target=_dummy, args=(port, delay_s), daemon=True) for port in ports]
     for process in processes:
         process.start()
     urls = [f"http://127.0.0.1:{port}" for port in ports]

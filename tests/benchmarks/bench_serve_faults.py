@@ -19,6 +19,7 @@ import psutil
 from actors.router import opened
 from actors.routing import artefact as artefacts
 from cluster.storage import Storage
+from tests.benchmarks.bench_litellm import dummies, pool
 from tests.benchmarks.serving import TEXTS, artefact, cluster, deploy, router
 
 RATE = 50.0
@@ -26,6 +27,10 @@ SECONDS = 12.0
 ACT_AFTER_S = 2.0
 DEADLINE_MS = 5000
 IDLE_S = 5.0
+USERS = 48
+"""Of the loop that shows how many requests a second can be answered."""
+SLOW_S = 1.0
+"""How long experts take that are not limited by this machine's cores."""
 
 
 def main(arguments: list[str]) -> None:
@@ -33,7 +38,7 @@ def main(arguments: list[str]) -> None:
     rate = float(arguments[0]) if arguments else RATE
     settings: dict[str, Any] = {"deadline_ms": DEADLINE_MS, "circuit": {"failures": 2, "cool_down_s": 1}}
     settings["service"] = {"timeout_s": 2, "retries": 1}
-    with cluster() as url, artefact() as run:
+    with dummies(2, SLOW_S) as urls, cluster() as url, artefact() as run, artefact(pool(urls)) as slow:
         deploy(router(run, **settings))
         newer = opened(str(run))
         newer.manifest["rate"] = 0.2
@@ -54,10 +59,17 @@ def main(arguments: list[str]) -> None:
         ]
         for name, sent, act in phases:
             report(name, asyncio.run(steady(url, sent, SECONDS, act)))
-        before = memory()
-        report("ten times too much", asyncio.run(steady(url, 10 * capacity(url), SECONDS, lambda: None)))
-        print(f"memory of the routers: {before / 2**20:.0f} MiB before, {memory() / 2**20:.0f} MiB after")
-        report("undisturbed again", asyncio.run(steady(url, rate, SECONDS, lambda: None)))
+        patient = {"timeout_s": DEADLINE_MS / 1e3, "placement": "router"}
+        slower = router(slow, "slow", "/slow", deadline_ms=DEADLINE_MS, service=patient)
+        deploy(router(run, **settings), slower)
+        for times, name, place in ((3, "cores", url), (10, "experts", f"{url}/slow")):
+            before, most = memory(), capacity(place)
+            answers = asyncio.run(steady(place, times * most, SECONDS, lambda: None))
+            report(f"{times} times what the {name} can do", answers)
+            print(f"    {most:.0f} a second; routers {before >> 20} MiB before, {memory() >> 20} MiB after")
+            report(
+                "undisturbed again", asyncio.run(steady(place, min(rate, most / 2), SECONDS, lambda: None))
+            )
         idle = {"min_replicas": 0, "idle_s": IDLE_S}
         deploy(router(run, "idle", "/idle", service=idle, deadline_ms=30_000))
         zero(f"{url}/idle")
@@ -88,11 +100,11 @@ def kill(name: str, count: int | None = None) -> None:
 
 def memory() -> int:
     """Resident bytes of all routers."""
-    return sum(process.memory_info().rss for process in replicas("Router"))
+    return sum(p.memory_info().rss for name in ("films", "slow") for p in replicas("Router", name))
 
 
 def capacity(url: str) -> float:
-    """Requests a second that a closed loop of eight gets answered."""
+    """Requests a second that a closed loop of many gets answered."""
     return asyncio.run(closed_loop(url))
 
 
@@ -107,7 +119,7 @@ async def closed_loop(url: str, seconds: float = 4.0) -> float:
                 await ask(client, url, 0)
                 count += 1
 
-        await asyncio.gather(*(again() for _ in range(8)))
+        await asyncio.gather(*(again() for _ in range(USERS)))
     return count / seconds
 
 

@@ -75,11 +75,11 @@ def test_who_would_be_late_by_what_others_took_is_refused_at_once():
             place.now += 4
             await place.end(one)
         held = [await place.come() for _ in range(2)]
-        waits, _ = waiting = await place.come(6.1)  # 2 s until one of two ends, and 4 of its own
-        refused, _ = await place.come(6.1)  # 2 s more
-        with pytest.raises(BusyError, match=r"it would take 8\.0 s, and may take 6\.1 s") as caught:
+        waits, _ = waiting = await place.come(7.6)  # 2 s until one of two ends, and 4 of its own
+        refused, _ = await place.come(7.6)  # 2 s more
+        with pytest.raises(BusyError, match=r"it would take 8\.0 s, and may take 7\.6 s") as caught:
             await refused
-        assert caught.value.retry_after_s == 2
+        assert caught.value.retry_after_s == 1
         assert not waits.done()
         await place.end(*held, waiting)
         in_a_hurry = await place.come(0.1)  # nobody is before it: it may try
