@@ -137,7 +137,7 @@ def build(args: Serving) -> serve.Application:
     router: serve.Application = Router.options(
         num_replicas=args.router.replicas,
         ray_actor_options={"num_cpus": args.router.num_cpus, "runtime_env": {"env_vars": ONE_LOOP}},
-        max_ongoing_requests=args.router.max_ongoing + args.router.max_queued,  # who waits is known here
+        max_ongoing_requests=args.router.max_ongoing + args.router.max_queued,  # they wait in `turns`
         max_queued_requests=args.router.max_queued,
         max_constructor_retry_count=STARTS,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=RETRY_S),
