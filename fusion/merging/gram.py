@@ -3,11 +3,11 @@
     S = sum over rows x of x x^T,   G = S / rows
 
 Sums are never rescaled on the way, so that parts add up, and the division by the number of rows comes last.
-Wide matrices are accumulated as block triangles: row panel i is multiplied with the columns from panel i on,
-(k + 1) / 2k of the work with k panels, by plain matrix products that every device has.
+Wide matrices are accumulated as block triangles, (k + 1) / 2k of the work with k panels, by plain matrix
+products that every device has: the first half of the panels with the second half, then each half for itself.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from math import isqrt
@@ -19,7 +19,7 @@ from torch import Tensor
 NARROW = 512
 """Below this width one product is faster than panels."""
 WIDE = 2048
-PANELS = {NARROW: 4, WIDE: 8}
+PANELS = {NARROW: 8, WIDE: 16}
 """From which width on a matrix is cut into how many panels."""
 COMPLETE = 10
 """Rows per input feature that a Gram matrix should rest on; fewer are reported, and may give away inputs."""
@@ -65,7 +65,7 @@ class Gram:
             self.skipped += 1
             return
         with exact_products(x):
-            self._accumulate(x.to(self.total.dtype))
+            self._accumulate(x.to(self.total.dtype), self._edges)
         self.rows += len(x)
 
     def absorb(self, other: "Gram") -> None:
@@ -110,9 +110,16 @@ class Gram:
             raise ValueError(f"no rows were counted ({self.skipped} batches had values that are not finite)")
         return self.rows
 
-    def _accumulate(self, x: Tensor) -> None:
-        for start, stop in self._edges:
-            self.total[start:stop, start:].addmm_(x[:, start:stop].T, x[:, start:])
+    def _accumulate(self, x: Tensor, panels: Sequence[tuple[int, int]]) -> None:
+        start, stop = panels[0][0], panels[-1][1]
+        if len(panels) == 1:
+            self.total[start:stop, start:stop].addmm_(x[:, start:stop].T, x[:, start:stop])
+            return
+        half = len(panels) // 2
+        cut = panels[half][0]
+        self.total[start:cut, cut:stop].addmm_(x[:, start:cut].T, x[:, cut:stop])
+        self._accumulate(x, panels[:half])
+        self._accumulate(x, panels[half:])
 
 
 def finite(x: Tensor) -> bool:

@@ -128,15 +128,21 @@ def _step(sums: Sums, solver: System, part: slice, alpha: float) -> tuple[Tensor
     solution's that of the average."""
     mean = sums.plain[:, part] / sums.weight
     own = sums.gram.diagonal()[:, None]
-    pull = sums.gram @ mean
-    rise = float((mean * (pull - 2 * sums.full[:, part])).sum(dtype=torch.float64))
+    pull = torch.mm(mean.mT, sums.gram).mT  # the matrix is symmetric, and all is laid out by columns
     residual = sums.full[:, part] - pull
-    target = (alpha * residual + (1 - alpha) * (sums.diagonal[:, part] - own * mean)).double()
+    rise = float((mean * torch.sub(pull, sums.full[:, part], alpha=2)).sum(dtype=torch.float64))
+    of_diagonal = torch.addcmul(sums.diagonal[:, part], own, mean, value=-1)
+    target = of_diagonal.lerp_(residual, alpha).double()
     step = solver.solve(target)
     if alpha > STABLE:
         # The step solves alpha S step = target - (1 - alpha) diag(S) step - shift step.
-        curved = target - ((1 - alpha) * own.double() + solver.shift) * step
-        curvature = float((step * curved).sum()) / alpha
+        spent = torch.linalg.vecdot(step, step, dim=1) @ ((1 - alpha) * own[:, 0].double() + solver.shift)
+        curvature = (_dot(step, target) - float(spent)) / alpha
     else:
-        curvature = float((step * (sums.gram @ step.to(sums.gram)).double()).sum())
-    return step, rise, curvature - 2 * float((step * residual.double()).sum())
+        curvature = _dot(step, torch.mm(step.to(sums.gram).mT, sums.gram).mT.double())
+    return step, rise, curvature - 2 * _dot(step, residual.double())
+
+
+def _dot(one: Tensor, other: Tensor) -> float:
+    """The sum of the products of all entries, of matrices laid out by columns."""
+    return float(torch.dot(one.mT.reshape(-1), other.mT.reshape(-1)))

@@ -28,8 +28,9 @@ class Sums:
         self.reference = reference
         self.gram = torch.zeros(m, m, dtype=dtype, device=reference.device)
         """S = sum l G."""
+        # Laid out by columns, as the weights of linear maps are, and as systems are solved.
         self.full, self.diagonal, self.plain = (
-            torch.zeros(m, n, dtype=dtype, device=reference.device) for _ in range(3)
+            torch.zeros(n, m, dtype=dtype, device=reference.device).mT for _ in range(3)
         )
         """Sums of l G D, of l diag(G) D and of l D."""
         self.energy = 0.0
@@ -110,7 +111,7 @@ class Sums:
         self.gram.add_(total, alpha=share)
         delta = weight.to(self.full) - self.reference.to(self.full)
         if delta.any():
-            pulled = total.to(self.full) @ delta
+            pulled = torch.mm(delta.mT, total.to(self.full)).mT  # the matrix is symmetric
             self.energy += share * float((pulled * delta).sum(dtype=torch.float64))
             self.full.add_(pulled, alpha=share)
             self.diagonal.addcmul_(total.diagonal().to(self.full)[:, None], delta, value=share)

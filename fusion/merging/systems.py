@@ -44,7 +44,7 @@ class System(Protocol):
         """Features that are always zero."""
 
     def solve(self, target: Tensor) -> Tensor:
-        """D (m, columns) for T (m, columns) in float64, which may be overwritten."""
+        """D (m, columns) for T (m, columns) in float64."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,15 @@ def system(gram: Tensor, alpha: float, *, ridge: float = 0.0, precision: float =
 
     Raises ValueError if numbers in it are not finite.
     """
-    matrix, shift = _regularised(gram, alpha, ridge)
-    diagonal = matrix.diagonal().clone()
+    diagonal = gram.diagonal().double()
+    if not torch.isfinite(diagonal).all():
+        raise ValueError("a Gram matrix holds numbers that are not finite")
+    shift = ridge * float(diagonal.mean())
+    diagonal = diagonal + shift
     dead = diagonal <= 0
     scale = torch.where(dead, 0, diagonal.rsqrt())
-    matrix.mul_(scale).mul_(scale[:, None]).diagonal().fill_(1)
+    matrix = torch.mul(gram, alpha * scale).mul_(scale[:, None])  # in float64, as the scale is
+    matrix.diagonal().fill_(1)
     size = float(torch.linalg.vector_norm(matrix, 1, dim=1).max())
     # In place: the transpose is laid out as LAPACK wants it, and the matrix is symmetric.
     factor, info = matrix.mT, torch.empty((), dtype=torch.int32, device=matrix.device)
@@ -123,7 +127,9 @@ def system(gram: Tensor, alpha: float, *, ridge: float = 0.0, precision: float =
         if condition * max(RCOND, precision) < 1:
             return Cholesky(factor, scale, shift, condition, int(dead.sum()))
     del matrix, factor
-    return _eigen(_regularised(gram, alpha, ridge)[0], shift, int(dead.sum()), precision)
+    matrix = shrunk(gram, alpha)
+    matrix.diagonal().add_(shift)
+    return _eigen(matrix, shift, int(dead.sum()), precision)
 
 
 def shrunk(gram: Tensor, alpha: float) -> Tensor:
@@ -147,19 +153,10 @@ def inverse_norm(factor: Tensor, rounds: int = 2) -> float:
 
 
 def _backed(factor: Tensor, target: Tensor) -> Tensor:
-    # torch.cholesky_solve copies the factor on every call.
-    forward = torch.linalg.solve_triangular(factor, target, upper=False)
-    backward: Tensor = torch.linalg.solve_triangular(factor.mT, forward, upper=True)
-    return backward
-
-
-def _regularised(gram: Tensor, alpha: float, ridge: float) -> tuple[Tensor, float]:
-    matrix = shrunk(gram, alpha)
-    if not torch.isfinite(matrix.diagonal()).all():
-        raise ValueError("a Gram matrix holds numbers that are not finite")
-    shift = ridge * float(matrix.diagonal().mean())
-    matrix.diagonal().add_(shift)
-    return matrix, shift
+    # In place where it is laid out by columns. torch.cholesky_solve copies the factor on every call.
+    torch.linalg.solve_triangular(factor, target, upper=False, out=target)
+    torch.linalg.solve_triangular(factor.mT, target, upper=True, out=target)
+    return target
 
 
 def _eigen(matrix: Tensor, shift: float, dead: int, precision: float) -> Eigen:

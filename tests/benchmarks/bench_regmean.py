@@ -3,12 +3,12 @@
     python -m tests.benchmarks.bench_regmean [LAYERS] [SEQUENCES]
 
 Three BERTs of base size (12 layers, 768 wide) a little apart, SEQUENCES (256) of 64 tokens for each, batches
-of 16, float32. Plain passes and passes that collect Gram matrices take turns, batch by batch; then the models
-are merged. `plainly` is the method as its paper's code does it: a matrix for every linear map from a hook, a
-running mean that rescales all of it, the explicit inverse in float32. `FusionBench` runs where it can be
-imported (requirements/peers.txt). Ratios are of CPU time, in which other
-work on the machine counts little, and of elapsed time. Memory is the peak of a process of its own, beyond
-that with the models loaded.
+of 16, float32. Plain passes and passes that collect Gram matrices take turns, every four batches, or model by
+model where all batches go through a block before the next; then the models are merged. `plainly` is the
+method as its paper's code does it: a matrix for every linear map from a hook, a running mean that rescales
+all of it, the explicit inverse in float32. `FusionBench` runs where it can be imported
+(requirements/peers.txt). Ratios are of CPU time, in which other work on the machine counts little, and of
+elapsed time. Memory is the peak of a process of its own, beyond that with the models loaded.
 """
 
 import multiprocessing
@@ -157,16 +157,10 @@ def ours(models: Sequence[Model], sequences: int, times: Times) -> None:
     architecture = describe(models[0].config.to_dict(), list(states[0]))
     every: list[dict[str, Gram]] = []
     for number, model in enumerate(models):
-        grams: dict[str, Gram] = {}
-        for batches in chunks(number, sequences):
-            times.of("forward", lambda b=batches, m=model: passed(m, b))
-            found = times.of("gram", lambda b=batches, m=model: list(collect_streamed(m, architecture, b)))
-            for name, gram in ((n, g) for _, of in found for n, g in of.items()):
-                if name in grams:
-                    grams[name].absorb(gram)
-                else:
-                    grams[name] = gram
-        every.append(grams)
+        batches = [batch for chunk in chunks(number, sequences) for batch in chunk]
+        times.of("forward", lambda b=batches, m=model: passed(m, b))
+        found = times.of("gram", lambda b=batches, m=model: list(collect_streamed(m, architecture, b)))
+        every.append({name: gram for _, grams in found for name, gram in grams.items()})
     known = rules(architecture, states[0], excluded=["classifier"])
     times.of("merge", lambda: list(merge(architecture, states, every, known, Options(ALPHA))))
 

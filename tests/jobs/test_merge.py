@@ -73,7 +73,7 @@ def test_a_plan_counts_what_will_be_written_and_multiplied(merged, reviews, base
 
 def test_the_work_of_a_gram_matrix_is_that_of_its_panels():
     assert gram_work(384) == 2 * 384**2  # one product
-    assert gram_work(2048) == 2048**2 * 9 / 8  # the panels above its diagonal, eight of them
+    assert gram_work(2048) == 2048**2 * 17 / 16  # the panels above its diagonal, sixteen of them
 
 
 def test_a_full_disk_is_warned_of(tmp_path):
