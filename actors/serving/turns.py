@@ -44,11 +44,14 @@ class Turns:
             await self._wait(seconds)
         else:
             await self._free.acquire()
-        begun = self._clock()
+        begun, worked = self._clock(), False
         try:
             yield seconds - (begun - came)
+            worked = True
         finally:
-            self._usual += NEWEST * (self._clock() - begun - self._usual)
+            took = self._clock() - begun
+            if worked or took > self._usual:  # what fails at once says nothing of how long work takes
+                self._usual += NEWEST * (took - self._usual)
             self._free.release()
 
     async def _wait(self, seconds: float) -> None:

@@ -1,5 +1,6 @@
 """The router on Ray Serve: real replicas, killed, and a new artefact while it runs."""
 
+import asyncio
 import shutil
 import socket
 import time
@@ -22,6 +23,8 @@ from tests.experts import texts
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 FILMS = [text for text, _ in texts(12)]
+TURNS = 2
+"""Requests that a replica of the router works on, and as many wait."""
 SMALL = {"num_cpus": 0.2, "retries": 0, "timeout_s": 20}
 
 
@@ -33,7 +36,8 @@ def place(published, tmp_path_factory) -> Path:
 
 def serving(place: Path) -> Serving:
     """Two replicas of the router, one of each expert."""
-    router = {"num_cpus": 0.2, "circuit": {"failures": 2, "cool_down_s": 2}}
+    turns = {"max_ongoing": TURNS, "max_queued": TURNS}
+    router = {"num_cpus": 0.2, "circuit": {"failures": 2, "cool_down_s": 2}, **turns}
     return Serving.model_validate({"artefact": str(place), "service": SMALL, "router": router})
 
 
@@ -92,6 +96,31 @@ def test_answers_are_those_without_serve(url, site):
     assert there["artefact"] == here["artefact"]
     assert [r["label"] for r in there["results"]] == [r["label"] for r in here["results"]]
     assert [r["scores"] for r in there["results"]] == [r["scores"] for r in here["results"]]
+
+
+def test_what_is_too_much_is_refused_at_once_and_the_rest_answered(url):
+    experts = [psutil.Process(pid) for pid in replicas("expert-")]
+    body = {"inputs": FILMS[:1], "mode": "full"}
+
+    async def come() -> list[httpx.Response]:
+        async with httpx.AsyncClient(timeout=60) as client:
+            for expert in experts:
+                expert.suspend()
+            requests = [asyncio.create_task(client.post(f"{url}/v1/classify", json=body)) for _ in range(30)]
+            try:
+                while sum(request.done() for request in requests) < 30 - 2 * 3 * TURNS:
+                    await asyncio.sleep(0.1)
+            finally:
+                for expert in experts:
+                    expert.resume()
+            return await asyncio.gather(*requests)
+
+    responses = asyncio.run(come())
+    refused = [response for response in responses if response.status_code == 429]
+    assert {response.status_code for response in responses} == {200, 429}
+    assert len(refused) >= 30 - 2 * 3 * TURNS  # of each replica, those at work, those that wait, and Serve's
+    assert all(int(response.headers["retry-after"]) >= 1 for response in refused)
+    assert classify(url, mode="full").status_code == 200
 
 
 def test_a_killed_expert_is_left_out_until_it_is_back(url):

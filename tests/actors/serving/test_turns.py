@@ -89,6 +89,26 @@ def test_who_would_be_late_by_what_others_took_is_refused_at_once():
     asyncio.run(work())
 
 
+def test_what_fails_at_once_says_nothing_of_how_long_work_takes():
+    async def work():
+        place = Place(1, 5)
+        for _ in range(60):  # requests take 4 s each
+            one = await place.come()
+            place.now += 4
+            await place.end(one)
+        for _ in range(60):
+            with pytest.raises(KeyError):
+                async with place.turns.turn(5):
+                    raise KeyError
+        holder = await place.come()
+        refused, _ = await place.come(9)
+        with pytest.raises(BusyError, match=r"it would take 8\.0 s"):
+            await refused
+        await place.end(holder)
+
+    asyncio.run(work())
+
+
 def test_who_gives_up_or_is_late_leaves_its_place_to_others():
     async def work():
         place = Place(1, 2)
