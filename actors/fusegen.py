@@ -86,6 +86,7 @@ class Fusegen:
         (name,) = config.variant
         tools = Tools(self.steps, self.writers, self.board, self.paid)
         samples = config.samples
+        self.board.rounds = samples.rounds
         shots: str | None = None
         targets = sizes(samples.per_plm, samples.initial, samples.rounds, exact_end=samples.exact_end)
         for number, target in enumerate(targets[: None if rounds is None else rounds + 1]):

@@ -19,7 +19,6 @@ class FusegenJob:
     def __init__(self, config: FusegenConfig, session: Session, run: Run, steps: Steps, board: Board) -> None:
         self.config, self.run_store, self.steps, self.board = config, run, steps, board
         self.writers = Writers(config, session)
-        board.rounds = config.samples.rounds
 
     def stop(self) -> None:
         """Free what the job holds."""

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 
-from actors.searching import rungs_of
+from actors.searching import numbers_of_rounds, rungs_of
 from configs.schema.fusegen import VARIANTS, FusegenConfig
 from configs.schema.plm import OpenaiEngine, PlmSpec
 
@@ -28,10 +28,7 @@ def describe(config: FusegenConfig) -> str:
         "",
         f"STM in rounds and for weighting: {config.stm.rounds.kind}, about {_trainings(config)} trainings; "
         f"final STM: {config.stm.final.kind}",
-        *(
-            f"search: {size} settings write {n + 1} round{'s' * (n > 0)} of feedback"
-            for n, size in enumerate(rungs_of(config) if config.search else [])
-        ),
+        *_search(config),
         f"evaluation: {_evaluation(config)}",
         *budget(config.max_cost, config.max_tokens),
         f"disk: about {_size(chains * len(config.plms) * samples.per_plm, config):.0f} MB",
@@ -40,6 +37,17 @@ def describe(config: FusegenConfig) -> str:
         "is reported.",
     ]
     return "\n".join(lines)
+
+
+def _search(config: FusegenConfig) -> Iterator[str]:
+    """How many settings are tried how far."""
+    if config.search is None:
+        return
+    for n, size in enumerate(rungs_of(config)):
+        yield f"search: {size} settings write {n + 1} round{'s' * (n > 0)} of feedback"
+    numbers = [str(number) for number in numbers_of_rounds(config)]
+    if numbers[1:]:
+        yield f"search: the best writes all texts in {', '.join(numbers[:-1])} and {numbers[-1]} rounds"
 
 
 def budget(max_cost: float | None, max_tokens: int | None) -> Iterator[str]:
@@ -78,7 +86,11 @@ def _written(config: FusegenConfig, chains: int) -> float:
     """Samples of each PLM, those of settings that are tried in vain too."""
     samples = config.samples
     fed = samples.per_plm - samples.initial
-    tried = sum(size - 1 for size in rungs_of(config)) / samples.rounds if config.search else 0
+    tried = 0.0
+    if config.search:
+        tried = (
+            sum(size - 1 for size in rungs_of(config)) / samples.rounds + len(numbers_of_rounds(config)) - 1
+        )
     return samples.initial + (chains + tried) * fed
 
 

@@ -36,7 +36,6 @@ class CompareJob:
         self.known: dict[str, Any] = {"job": config.job, "name": config.name, "seed": config.seed}
         self.routing.known, self.merging.known = dict(self.known), self.known
         self.stm = {"stm": identity(config.stm.final), "labels": list(config.task.label_names)}
-        board.rounds = config.samples.rounds
 
     def stop(self) -> None:
         """Free what the job holds."""

@@ -169,8 +169,8 @@ class Selection(Strict):
 
 
 class Search(Strict):
-    """Settings of `selection` that are tried before the job goes on with the best. Texts that others write
-    cost too, and are not used. A list that is empty leaves the setting as it is."""
+    """Settings of `selection`, and numbers of rounds, that are tried before the job goes on with the best.
+    Texts that others write cost too, and are not used. A list that is empty leaves the setting as it is."""
 
     candidates: tuple[PositiveInt, ...] = (10, 20, 40, 80)
     """Values of R."""
@@ -180,6 +180,8 @@ class Search(Strict):
     """Values of alpha."""
     trials: int = Field(default=8, ge=2)
     """How many combinations are tried, drawn by the seed; the settings of `selection` are one of them."""
+    rounds: tuple[Annotated[int, Field(ge=1, le=100)], ...] = (2, 4, 8)
+    """Values of J, tried with the best of the combinations; each writes as many texts as the job."""
 
 
 class Weights(Strict):
@@ -289,6 +291,14 @@ class FusegenConfig(Strict):
         fed = self.as_variant(self.variant[0]).selection.feedback != "none" and self.samples.rounds
         if self.search and not fed:
             raise ValueError("search: there is no feedback whose settings could be tried")
+        replayed = [
+            plm.name for plm in self.plms if plm.engine.kind == "recorded" and plm.engine.mode == "exact"
+        ]
+        if self.search and self.search.rounds and replayed:
+            raise ValueError(
+                f"search.rounds: the rounds of {', '.join(replayed)} are recorded as they were; give [], or "
+                "generations.mode: pool"
+            )
         for fault in _faults_of_kind(self):
             raise ValueError(fault)
         if self.max_cost and not any(plm.price_per_million_tokens for plm in self.plms):

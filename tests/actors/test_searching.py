@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.searching import Trial, _better_half, rungs_of, trials_of
+from actors.searching import Trial, _better_half, numbers_of_rounds, rungs_of, trials_of
 from configs.load import resolve
 from configs.schema.base import ConfigError
 from configs.schema.fusegen import FusegenConfig
@@ -15,7 +15,8 @@ GRID = {"candidates": [10, 40], "shots": [4, 8, 16], "alpha": [0.5]}
 
 def configured(**search) -> FusegenConfig:
     """The small job with settings to search among."""
-    return resolve(corpus.config(Path("tiny")), FusegenConfig, {"search": search, "selection.candidates": 40})
+    changes = {"search": search, "selection.candidates": 40, "generations.mode": "pool"}
+    return resolve(corpus.config(Path("tiny")), FusegenConfig, changes)
 
 
 def settings(trial: Trial) -> tuple[int, int, float]:
@@ -55,10 +56,23 @@ def test_settings_are_halved_round_by_round(trials, rounds, rungs):
 def test_who_misses_least_goes_on_unless_its_texts_repeat_themselves():
     given = configured().selection
     trials = [
-        Trial(given, [missed], [distinct])
+        Trial(given, 4, [400], [missed], [distinct])
         for missed, distinct in ((0.3, 0.9), (0.1, 0.5), (0.2, 0.8), (0.4, 0.9), (0.25, 0.85))
     ]
     assert [trial.missed for trial in _better_half(trials)] == [[0.2], [0.25], [0.3]]
+
+
+def test_numbers_of_rounds_begin_with_the_given_and_leave_no_round_empty():
+    config = configured(rounds=[8, 2, 3])
+    samples = config.samples.model_copy(update={"rounds": 3, "initial": 10, "per_plm": 14})
+    assert numbers_of_rounds(config.model_copy(update={"samples": samples})) == [3, 2]
+
+
+def test_rounds_that_are_recorded_as_they_were_cannot_be_tried_in_other_numbers():
+    with pytest.raises(
+        ConfigError, match=r"search\.rounds: the rounds of .* are recorded as they were; give \[\]"
+    ):
+        resolve(corpus.config(Path("tiny")), FusegenConfig, {"search": {}, "generations.mode": "exact"})
 
 
 def test_there_must_be_feedback_to_search():

@@ -97,26 +97,35 @@ def test_fact_17_shots_are_shared_by_all_and_differ_from_round_to_round(main):
 
 @pytest.mark.long
 @pytest.mark.parametrize("rounds", [corpus.LINEAR, {"kind": "head"}], ids=["linear", "head"])
-def test_settings_are_searched_and_what_the_best_has_written_is_used(conduct, rounds):
+def test_settings_are_searched_and_what_the_best_has_written_is_used(conduct, tiny, rounds):
     stm = {"rounds": rounds, "final": corpus.LINEAR}
-    search = {"candidates": [8, 20], "shots": [2, 4], "alpha": [0.5], "trials": 4}
+    search = {"candidates": [8, 20], "shots": [2, 4], "alpha": [0.5], "trials": 4, "rounds": [1, 4]}
     samples = {"per_plm": 30, "initial": 10, "rounds": 2}
-    done = conduct(samples=samples, selection={"candidates": 20, "shots": 4}, search=search, stm=stm)
-    trials = done.summary["search"]
+    given = {"stm": stm, "generations": {**corpus.config(tiny)["generations"], "mode": "pool"}}
+    done = conduct(samples=samples, selection={"candidates": 20, "shots": 4}, search=search, **given)
+    best, *_ = trials = done.summary["search"]
     assert undocumented("fusegen", done.summary) == set()
-    assert [len(trial["missed"]) for trial in trials] == [2, 2, 1, 1]
-    assert trials[0]["missed"][1] <= trials[1]["missed"][1]
+    assert sorted(tuple(trial["written"]) for trial in trials) == [
+        (20,),
+        (20,),
+        (20, 30),
+        (20, 30, 30),
+        (30,),
+        (30,),
+    ]
+    judged = [trial for trial in trials if trial["written"][-1] == 30]
+    assert sorted(trial["rounds"] for trial in judged) == [1, 2, 2, 4]
     assert all(0 <= missed <= 1 for trial in trials for missed in trial["missed"])
     run = Run(str(done.folder))
     chosen = [run.read_json(f"steps/{key}/manifest.json") for key in done.steps("trial")]
-    assert len(chosen) == 6  # four settings write a round, two another
+    assert len(chosen) == 8  # four settings write a round, two another, the best of them all in three ways
     page = report.render(done.summary, run.read_json("report.json"), run.read_json("run.json"))
     assert "Settings that were tried" in page
     fixed = conduct(
         "fixed",
-        samples=samples,
-        stm=stm,
-        selection={"alpha": 0.5, **{name: trials[0][name] for name in ("candidates", "shots")}},
+        samples=samples | {"rounds": best["rounds"]},
+        selection={"alpha": 0.5, **{name: best[name] for name in ("candidates", "shots")}},
+        **given,
     )
     assert fixed.dataset() == done.dataset()
 
