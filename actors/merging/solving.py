@@ -30,7 +30,7 @@ from fusion.merging.regmean_pp import staged
 from fusion.merging.streaming import Flow, Streamer, collect_stage
 
 PART, DIAGNOSTICS = "part-{}.safetensors", "diagnostics.json"
-LARGE = 1 << 25
+LARGE = 1 << 24
 """Numbers in the weights of a group above which it is solved for in parts."""
 PLUS_PLUS = "regmean_pp"
 Found = dict[str, list[dict[str, Any]]]
