@@ -95,7 +95,7 @@ def search(method: Fusegen) -> list[Trial]:
     best = left[0]
     finalists = [best, *(Trial(best.selection, number) for number in others)]
     if others:
-        for trial in finalists:
+        for trial in (one for one in finalists if len(one.written) < one.rounds):
             method.board.enter(f"search: all texts in {trial.rounds} rounds")
             _try(method, trial, trial.rounds)
     chosen, *_ = _ranked(finalists)
@@ -134,8 +134,6 @@ def _try(method: Fusegen, trial: Trial, rounds: int) -> None:
 
 def _ranked(trials: list[Trial]) -> list[Trial]:
     """Those that do not repeat themselves first, and among them those that miss least."""
-    if len(trials) == 1:
-        return trials
     varied = VARIED * float(np.median([trial.distinct[-1] for trial in trials]))
     return sorted(trials, key=lambda trial: (trial.distinct[-1] < varied, trial.missed[-1]))
 

@@ -111,7 +111,7 @@ class Sums:
         self.gram.add_(total, alpha=share)
         delta = weight.to(self.full) - self.reference.to(self.full)
         if delta.any():
-            pulled = torch.mm(delta.mT, total.to(self.full)).mT  # the matrix is symmetric
+            pulled = total.to(self.full) @ delta
             self.energy += share * float((pulled * delta).sum(dtype=torch.float64))
             self.full.add_(pulled, alpha=share)
             self.diagonal.addcmul_(total.diagonal().to(self.full)[:, None], delta, value=share)

@@ -28,6 +28,13 @@ class Place:
         await asyncio.sleep(0)
         return task, ended
 
+    async def work(self, seconds):
+        """Many requests, one after another, that take so long each."""
+        for _ in range(60):
+            one = await self.come()
+            self.now += seconds
+            await self.end(one)
+
     async def end(self, *requests):
         for task, ended in requests:
             ended.set()
@@ -70,10 +77,7 @@ def test_more_than_may_wait_are_refused_at_once():
 def test_who_would_be_late_by_what_others_took_is_refused_at_once():
     async def work():
         place = Place(2, 50)
-        for _ in range(60):  # requests take 4 s each
-            one = await place.come()
-            place.now += 4
-            await place.end(one)
+        await place.work(4)
         held = [await place.come() for _ in range(2)]
         waits, _ = waiting = await place.come(7.6)  # 2 s until one of two ends, and 4 of its own
         refused, _ = await place.come(7.6)  # 2 s more
@@ -92,10 +96,7 @@ def test_who_would_be_late_by_what_others_took_is_refused_at_once():
 def test_what_fails_at_once_says_nothing_of_how_long_work_takes():
     async def work():
         place = Place(1, 5)
-        for _ in range(60):  # requests take 4 s each
-            one = await place.come()
-            place.now += 4
-            await place.end(one)
+        await place.work(4)
         for _ in range(60):
             with pytest.raises(KeyError):
                 async with place.turns.turn(5):
