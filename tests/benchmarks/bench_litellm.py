@@ -7,30 +7,35 @@ The servers always say the same, at once. The router asks one expert (`single`),
 it decides how many (`frugal`). Its experts, which only pass requests on, live within its processes.
 """
 
-import asyncio
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import requests
-from aiohttp import web
-
 from cluster.proxy import free_port
-from tests.benchmarks.serving import Send, artefact, cluster, compared, deploy, posting, router, table
-from tests.experts import remote
+from tests.benchmarks.serving import (
+    Send,
+    answering,
+    artefact,
+    cluster,
+    compared,
+    deploy,
+    dummies,
+    pool,
+    posting,
+    router,
+    said,
+    table,
+)
 
 SECONDS = 12.0
 WORKERS = 2
 """Processes of the proxy; the router has as many."""
-START_S = 120
 
 
 def main(arguments: list[str]) -> None:
@@ -51,55 +56,9 @@ def main(arguments: list[str]) -> None:
             print(f"router / proxy: throughput {ours[3] / theirs[3]:.2f}, p99 {ours[2] / theirs[2]:.2f}")
 
 
-def said(text: str) -> dict[str, Any]:
-    """A chat."""
-    return {"model": "amalgam", "messages": [{"role": "user", "content": text}]}
-
-
 def chatting(url: str, body: Callable[[str], dict[str, Any]]) -> Send:
     """Sends a chat."""
     return posting(f"{url}/chat/completions", body)
-
-
-def pool(urls: list[str]) -> Callable[[Path], list[dict[str, Any]]]:
-    """The experts: the dummies, whose word is taken for a label."""
-    return lambda folder: [
-        {**remote(f"far{number}", f"{url}/v1", judge="label"), "price_per_call": 1 + number}
-        for number, url in enumerate(urls)
-    ]
-
-
-def _dummy(port: int, delay_s: float) -> None:
-    async def answer(request: web.Request) -> web.Response:
-        await request.read()
-        await asyncio.sleep(delay_s)
-        message = {"role": "assistant", "content": "positive"}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
-        body = {"id": "1", "object": "chat.completion", "created": 1, "model": "m"}
-        return web.json_response({**body, "choices": [choice], "usage": usage})
-
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", answer)
-    web.run_app(app, host="127.0.0.1", port=port, print=None, access_log=None)
-
-
-@contextmanager
-def dummies(count: int, delay_s: float = 0) -> Iterator[list[str]]:
-    """Servers that always say the same, after a while."""
-    ports = [free_port() for _ in range(count)]
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_dummy, args=(port, delay_s), daemon=True) for port in ports]
-    for process in processes:
-        process.start()
-    urls = [f"http://127.0.0.1:{port}" for port in ports]
-    for url in urls:
-        _wait(f"{url}/v1/chat/completions", said(""))
-    try:
-        yield urls
-    finally:
-        for process in processes:
-            process.kill()
 
 
 @contextmanager
@@ -131,23 +90,11 @@ def litellm(command: str, urls: list[str]) -> Iterator[str]:
             start_new_session=True,
         )
         try:
-            _wait(f"http://127.0.0.1:{port}/v1/chat/completions", said(""))
+            answering(f"http://127.0.0.1:{port}/v1/chat/completions", said(""))
             yield f"http://127.0.0.1:{port}"
         finally:
             os.killpg(process.pid, 15)
             process.wait()
-
-
-def _wait(url: str, body: dict[str, Any]) -> None:
-    end = time.monotonic() + START_S
-    while True:
-        try:
-            if requests.post(url, json=body, timeout=5).ok:
-                return
-        except requests.ConnectionError:
-            pass
-        assert time.monotonic() < end, f"{url} does not answer"
-        time.sleep(0.2)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python -m tests.benchmarks.bench_regmean [LAYERS] [SEQUENCES]
 
 Three BERTs of base size (12 layers, 768 wide) a little apart, SEQUENCES (256) of 64 tokens for each, batches
-of 16, float32. Plain passes and passes that collect Gram matrices take turns, every four batches, or model by
-model where all batches go through a block before the next; then the models are merged. `plainly` is the
+of 16, float32. Plain passes and passes that collect Gram matrices take turns, every four batches; where all
+batches of a model go through a block before the next, half of the plain passes come before and half after.
+Then the models are merged, three times between plain passes of the first one. `plainly` is the
 method as its paper's code does it: a matrix for every linear map from a hook, a running mean that rescales
 all of it, the explicit inverse in float32. `FusionBench` runs where it can be imported
 (requirements/peers.txt). Ratios are of CPU time, in which other work on the machine counts little, and of
@@ -18,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ from tests.benchmarks.bench_memory import peak_mib
 
 MODELS, TOKENS, BATCH, CHUNK = 3, 64, 16, 4
 """CHUNK batches are passed before it is the other's turn."""
+MERGES = 3
 ALPHA = 0.9
 Model = BertForSequenceClassification
 Batches = list[dict[str, Tensor]]
@@ -117,13 +119,32 @@ def main(arguments: list[str]) -> None:
         work(models, sequences, times)
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             extra = pool.apply(memory, (name, layers, sequences))
-        forward, gram, merging = (sum(times.cpu[of]) for of in ("forward", "gram", "merge"))
-        chunks = [a / b for a, b in zip(times.cpu["gram"], times.cpu["forward"], strict=True)]
-        elapsed = sum(times.wall["gram"] + times.wall["merge"]) / sum(times.wall["forward"])
+        gram, middle, merging = ratios(times.cpu)
+        elapsed = ratios(times.wall)
         print(
-            f"{name:12}{gram / forward:14.2f} (~{median(chunks):4.2f}){merging / forward:12.2f}"
-            f"{(gram + merging) / forward:12.2f}{elapsed:10.2f}{extra / 1024:6.2f} GiB"
+            f"{name:12}{gram:14.2f} (~{middle:4.2f}){merging:12.2f}{gram + merging:12.2f}"
+            f"{elapsed[0] + elapsed[2]:10.2f}{extra / 1024:6.2f} GiB"
         )
+
+
+def ratios(seconds: dict[str, list[float]]) -> tuple[float, float, float]:
+    """By plain passes of all models: Gram matrices, the median of their parts, and merging."""
+    forward, gram = seconds["forward"], seconds["gram"]
+    turns = len(forward) // len(gram)
+    parts = [g / sum(forward[turns * n : turns * (n + 1)]) for n, g in enumerate(gram)]
+    merging = fmean(seconds["merge"]) / fmean(seconds["beside"]) / MODELS
+    return sum(gram) / sum(forward), median(parts), merging
+
+
+def merged(models: Sequence[Model], sequences: int, times: Times, work: Callable[[], Any]) -> Any:
+    """Merge between plain passes of the first model, some times; the last result."""
+    batches = [batch for chunk in chunks(0, sequences) for batch in chunk]
+    for _ in range(MERGES):
+        result = None  # the one before makes room
+        times.of("beside", lambda: passed(models[0], batches))
+        result = times.of("merge", work)
+    times.of("beside", lambda: passed(models[0], batches))
+    return result
 
 
 def make(layers: int) -> list[Model]:
@@ -158,11 +179,13 @@ def ours(models: Sequence[Model], sequences: int, times: Times) -> None:
     every: list[dict[str, Gram]] = []
     for number, model in enumerate(models):
         batches = [batch for chunk in chunks(number, sequences) for batch in chunk]
-        times.of("forward", lambda b=batches, m=model: passed(m, b))
+        half = len(batches) // 2
+        times.of("forward", lambda b=batches[:half], m=model: passed(m, b))
         found = times.of("gram", lambda b=batches, m=model: list(collect_streamed(m, architecture, b)))
+        times.of("forward", lambda b=batches[half:], m=model: passed(m, b))
         every.append({name: gram for _, grams in found for name, gram in grams.items()})
     known = rules(architecture, states[0], excluded=["classifier"])
-    times.of("merge", lambda: list(merge(architecture, states, every, known, Options(ALPHA))))
+    merged(models, sequences, times, lambda: list(merge(architecture, states, every, known, Options(ALPHA))))
 
 
 def plainly(models: Sequence[Model], sequences: int, times: Times) -> None:
@@ -172,7 +195,7 @@ def plainly(models: Sequence[Model], sequences: int, times: Times) -> None:
         for batches in chunks(number, sequences):
             times.of("forward", lambda b=batches, m=model: passed(m, b))
             times.of("gram", lambda b=batches, one=one: one.collect(b))
-    times.of("merge", lambda: Plain.merge(models, several))
+    merged(models, sequences, times, lambda: Plain.merge(models, several))
 
 
 class Trainer:
@@ -207,7 +230,7 @@ def fusion_bench(models: Sequence[Model], sequences: int, times: Times) -> None:
     solve = regmean.merging_with_regmean_weights
 
     def timed(**arguments: Any) -> Any:
-        return times.of("merge", lambda: solve(**arguments))
+        return merged(models, sequences, times, lambda: solve(**arguments))
 
     regmean.merging_with_regmean_weights = timed
     try:

@@ -19,8 +19,7 @@ import psutil
 from actors.router import opened
 from actors.routing import artefact as artefacts
 from cluster.storage import Storage
-from tests.benchmarks.bench_litellm import dummies, pool
-from tests.benchmarks.serving import TEXTS, artefact, cluster, deploy, router
+from tests.benchmarks.serving import TEXTS, artefact, cluster, deploy, dummies, pool, router
 
 RATE = 50.0
 SECONDS = 12.0

@@ -1,6 +1,7 @@
 """What the benchmarks of the endpoint share: a cluster with HAProxy, an artefact, a client that is cheap."""
 
 import asyncio
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -16,6 +17,8 @@ os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
 
 import aiohttp
 import ray
+import requests
+from aiohttp import web
 from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
@@ -24,9 +27,10 @@ from cluster.proxy import free_port
 from cluster.session import connect
 from configs.schema.foe import FoeConfig
 from tests.actors.routing.conftest import fuse
-from tests.experts import classifier, write, write_items
+from tests.experts import classifier, remote, write, write_items
 
 TEXTS = ("A clever, warm film.", "A dull, tedious mess.", "I asked for a refund.", "I would see it again.")
+START_S = 120
 Send = Callable[[aiohttp.ClientSession, str], Awaitable[int]]
 
 
@@ -70,6 +74,65 @@ def _small(folder: Path) -> list[dict[str, Any]]:
         {**classifier("cheap", small / "linear", temperature=3), "num_cpus": 0.2, "price_per_call": 1},
         {**classifier("dear", small / "linear"), "num_cpus": 0.2, "price_per_call": 4},
     ]
+
+
+def said(text: str) -> dict[str, Any]:
+    """A chat."""
+    return {"model": "amalgam", "messages": [{"role": "user", "content": text}]}
+
+
+def pool(urls: list[str]) -> Callable[[Path], list[dict[str, Any]]]:
+    """The experts: dummies, whose word is taken for a label."""
+    return lambda folder: [
+        {**remote(f"far{number}", f"{url}/v1", judge="label"), "price_per_call": 1 + number}
+        for number, url in enumerate(urls)
+    ]
+
+
+def _dummy(port: int, delay_s: float) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        await request.read()
+        await asyncio.sleep(delay_s)
+        message = {"role": "assistant", "content": "positive"}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
+        body = {"id": "1", "object": "chat.completion", "created": 1, "model": "m"}
+        return web.json_response({**body, "choices": [choice], "usage": usage})
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", answer)
+    web.run_app(app, host="127.0.0.1", port=port, print=None, access_log=None)
+
+
+@contextmanager
+def dummies(count: int, delay_s: float = 0) -> Iterator[list[str]]:
+    """Servers that always say the same, after a while."""
+    ports = [free_port() for _ in range(count)]
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_dummy, args=(port, delay_s), daemon=True) for port in ports]
+    for process in processes:
+        process.start()
+    urls = [f"http://127.0.0.1:{port}" for port in ports]
+    for url in urls:
+        answering(f"{url}/v1/chat/completions", said(""))
+    try:
+        yield urls
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def answering(url: str, body: dict[str, Any]) -> None:
+    """Wait until a server answers."""
+    end = time.monotonic() + START_S
+    while True:
+        try:
+            if requests.post(url, json=body, timeout=5).ok:
+                return
+        except requests.ConnectionError:
+            pass
+        assert time.monotonic() < end, f"{url} does not answer"
+        time.sleep(0.2)
 
 
 def deploy(*applications: dict[str, Any]) -> None:
