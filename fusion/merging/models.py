@@ -93,9 +93,9 @@ def merge_stage(
     """What is solved for in one stage. Of `grams`, one mapping per source, only one is needed at a time."""
     tasks, sums = tasks_of(stage, rules, options), list[Sums]()
     scales = normalised(options.coefficients, len(sources))
-    for source, known, scale in zip(sources, grams, scales, strict=True):
-        _count(tasks, sums, source, known, scale)
-        del known
+    every = iter(grams)
+    for source, scale in zip(sources, scales, strict=True):
+        _count(tasks, sums, source, next(every), scale)  # zip would keep one while the next is made
     yield from solve_stage(tasks, sums, sources[0], rules, options)
 
 

@@ -52,6 +52,7 @@ class Streamer:
         """Run stage `number` on what the stages before gave; -1 runs what lies before the first block.
         Without `keep` the flow stays where it is."""
         going = flow if keep else Flow(flow.inputs, dict(flow.hidden), dict(flow.extras))
+        before = dict(flow.hidden)
         with ExitStack() as stack:
             for of, module in self._embeddings.items():
                 if of in going.hidden:
@@ -62,6 +63,8 @@ class Streamer:
                 stack.enter_context(_replaced(block, role(going, of, block.forward, last)))
             with suppress(_Reached):
                 self.model(**flow.inputs)
+        if keep:
+            flow.hidden = {of: _settled(before.get(of), now) for of, now in flow.hidden.items()}
 
 
 def collect_streamed(
@@ -100,6 +103,14 @@ def collect_stage(
             collector.expect(counted(flow.inputs), flow.inputs.get("attention_mask"))
             streamer.advance(flow, number, keep=keep)
     return collector.grams
+
+
+def _settled(before: Tensor | None, now: Tensor) -> Tensor:
+    """Hidden states in the memory of those before: what a pass allocates is then free again at its end, in
+    the order in which allocators reuse it. The first ones are copied, as they may be a parameter's."""
+    if before is None or before.shape != now.shape or before.dtype != now.dtype:
+        return now.clone()
+    return before if now is before else before.copy_(now)
 
 
 def _handing(flow: Flow, of: int) -> Callable[..., Any]:

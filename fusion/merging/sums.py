@@ -112,7 +112,7 @@ class Sums:
         delta = weight.to(self.full) - self.reference.to(self.full)
         if delta.any():
             pulled = total.to(self.full) @ delta
-            self.energy += share * float((pulled * delta).sum(dtype=torch.float64))
             self.full.add_(pulled, alpha=share)
+            self.energy += share * float(pulled.mul_(delta).sum(dtype=torch.float64))
             self.diagonal.addcmul_(total.diagonal().to(self.full)[:, None], delta, value=share)
             self.plain.add_(delta, alpha=scale)

@@ -116,7 +116,8 @@ def system(gram: Tensor, alpha: float, *, ridge: float = 0.0, precision: float =
     diagonal = diagonal + shift
     dead = diagonal <= 0
     scale = torch.where(dead, 0, diagonal.rsqrt())
-    matrix = torch.mul(gram, alpha * scale).mul_(scale[:, None])  # in float64, as the scale is
+    # A product of two types would make a copy of its own first.
+    matrix = gram.to(torch.float64, copy=True).mul_(alpha * scale).mul_(scale[:, None])
     matrix.diagonal().fill_(1)
     size = float(torch.linalg.vector_norm(matrix, 1, dim=1).max())
     # In place: the transpose is laid out as LAPACK wants it, and the matrix is symmetric.

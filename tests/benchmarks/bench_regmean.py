@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
@@ -255,10 +256,11 @@ def passed(model: Model, batches: Batches) -> None:
 def memory(name: str, layers: int, sequences: int) -> float:
     """MiB that a process needs at its peak beyond the models, and beyond what it has merged."""
     models = make(layers)
+    Path("/proc/self/clear_refs").write_text("5")  # from here on it is the peak
     before = peak_mib("self")
-    several = [[batch for part in chunks(n, min(sequences, 64)) for batch in part] for n in range(MODELS)]
+    several = [[batch for part in chunks(n, sequences) for batch in part] for n in range(MODELS)]
     if name == "FusionBench":
-        fusion_bench(models, min(sequences, 64), Times())
+        fusion_bench(models, sequences, Times())
         merged = (p for n, p in models[0].named_parameters() if not n.startswith("classifier"))
         return peak_mib("self") - before - sum(p.nbytes for p in merged) / 2**20
     if name == "plainly":
@@ -270,12 +272,12 @@ def memory(name: str, layers: int, sequences: int) -> float:
     states = [{n: p.data for n, p in model.named_parameters()} for model in models]
     architecture = describe(models[0].config.to_dict(), list(states[0]))
     known = rules(architecture, states[0], excluded=["classifier"])
-    written = sum(one.tensor.nbytes for one in merge_others(states, known, Options(ALPHA)))
+    for _ in merge_others(states, known, Options(ALPHA)):
+        pass
     flows = [collect_streamed(m, architecture, b) for m, b in zip(models, several, strict=True)]
-    for found in zip(*flows, strict=True):
-        stage = found[0][0]
-        merged = list(merge_stage(stage, states, [grams for _, grams in found], known, Options(ALPHA)))
-        written += sum(one.tensor.nbytes for one in merged)
+    for stage in architecture.stages:
+        for _ in merge_stage(stage, states, (next(flow)[1] for flow in flows), known, Options(ALPHA)):
+            pass
     return peak_mib("self") - before
 
 

@@ -1,5 +1,7 @@
 """Checks 17 and 19, and whole models of every family."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from fusion.merging.architecture import Rule, distinct, matrix, rules
 from fusion.merging.average import average
 from fusion.merging.collection import collect
 from fusion.merging.gram import Gram
-from fusion.merging.models import Options, merge, sums_of
+from fusion.merging.models import Options, merge, merge_stage, sums_of
 from fusion.merging.regmean import regmean, solve
 from tests.fusion.merging.conftest import MODELS as SOURCES
 from tests.fusion.merging.conftest import make_bert, make_llama
@@ -154,3 +156,21 @@ def test_a_missing_matrix_is_named(bert):
     found = rules(bert.architecture, bert.states[0])
     with pytest.raises(ValueError, match="the Gram matrix of classifier is missing"):
         list(merge(bert.architecture, bert.states, grams, found, Options(0.9)))
+
+
+def test_the_matrices_of_one_model_are_gone_before_those_of_the_next_come(bert):
+    found = rules(bert.architecture, bert.states[0])
+    stage = bert.architecture.stages[0]
+    gone: list[weakref.ref[Gram]] = []
+
+    def one_by_one():
+        for known in bert.grams:
+            assert all(ref() is None for ref in gone)
+            made = {g.name: Gram.of(known[g.name].mean(), known[g.name].rows) for g in stage.groups}
+            gone.extend(weakref.ref(gram) for gram in made.values())
+            yield made
+            del made
+
+    names = [one.name for one in merge_stage(stage, bert.states, one_by_one(), found, Options(0.9))]
+    assert names
+    assert len(gone) == len(bert.grams) * len(stage.groups)

@@ -1,5 +1,7 @@
 """Blocks one after another see what they see in the whole model."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -60,3 +62,16 @@ def test_a_flow_may_look_without_going():
     assert all(torch.equal(first[name].total, again[name].total) for name in first)
     assert not {"model.layers.0.self_attn.q_proj"} & after.keys()
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_hidden_states_stay_in_their_memory():
+    model, data = make("llama"), batches("llama")
+    streamer, flow = Streamer(model, described(model)), Flow(data[0])
+    with torch.no_grad():
+        streamer.advance(flow, -1)
+    place, seen = flow.hidden[0].data_ptr(), []
+    for number in range(len(streamer.stages) - 1):
+        collect_stage(streamer, [flow], number)
+        assert flow.hidden[0].data_ptr() == place
+        seen.append(flow.hidden[0].clone())
+    assert not any(torch.equal(one, other) for one, other in pairwise(seen))
