@@ -95,7 +95,9 @@ def merge_stage(
     scales = normalised(options.coefficients, len(sources))
     every = iter(grams)
     for source, scale in zip(sources, scales, strict=True):
-        _count(tasks, sums, source, next(every), scale)  # zip would keep one while the next is made
+        _count(tasks, sums, source, next(every, {}), scale)  # zip would keep one while the next is made
+    if next(every, None) is not None:
+        raise ValueError(f"there are Gram matrices of more models than the {len(sources)} to merge")
     yield from solve_stage(tasks, sums, sources[0], rules, options)
 
 

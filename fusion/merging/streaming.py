@@ -51,8 +51,7 @@ class Streamer:
     def advance(self, flow: Flow, number: int, *, keep: bool = True) -> None:
         """Run stage `number` on what the stages before gave; -1 runs what lies before the first block.
         Without `keep` the flow stays where it is."""
-        going = flow if keep else Flow(flow.inputs, dict(flow.hidden), dict(flow.extras))
-        before = dict(flow.hidden)
+        going = Flow(flow.inputs, dict(flow.hidden), dict(flow.extras))
         with ExitStack() as stack:
             for of, module in self._embeddings.items():
                 if of in going.hidden:
@@ -64,7 +63,8 @@ class Streamer:
             with suppress(_Reached):
                 self.model(**flow.inputs)
         if keep:
-            flow.hidden = {of: _settled(before.get(of), now) for of, now in flow.hidden.items()}
+            flow.hidden = {of: _settled(flow.hidden.get(of), now) for of, now in going.hidden.items()}
+            flow.extras = going.extras
 
 
 def collect_streamed(

@@ -137,7 +137,7 @@ def ratios(seconds: dict[str, list[float]]) -> tuple[float, float, float]:
     return sum(gram) / sum(forward), median(parts), merging
 
 
-def merged(models: Sequence[Model], sequences: int, times: Times, work: Callable[[], Any]) -> Any:
+def merges(models: Sequence[Model], sequences: int, times: Times, work: Callable[[], Any]) -> Any:
     """Merge between plain passes of the first model, some times; the last result."""
     batches = [batch for chunk in chunks(0, sequences) for batch in chunk]
     for _ in range(MERGES):
@@ -186,7 +186,7 @@ def ours(models: Sequence[Model], sequences: int, times: Times) -> None:
         times.of("forward", lambda b=batches[half:], m=model: passed(m, b))
         every.append({name: gram for _, grams in found for name, gram in grams.items()})
     known = rules(architecture, states[0], excluded=["classifier"])
-    merged(models, sequences, times, lambda: list(merge(architecture, states, every, known, Options(ALPHA))))
+    merges(models, sequences, times, lambda: list(merge(architecture, states, every, known, Options(ALPHA))))
 
 
 def plainly(models: Sequence[Model], sequences: int, times: Times) -> None:
@@ -196,7 +196,7 @@ def plainly(models: Sequence[Model], sequences: int, times: Times) -> None:
         for batches in chunks(number, sequences):
             times.of("forward", lambda b=batches, m=model: passed(m, b))
             times.of("gram", lambda b=batches, one=one: one.collect(b))
-    merged(models, sequences, times, lambda: Plain.merge(models, several))
+    merges(models, sequences, times, lambda: Plain.merge(models, several))
 
 
 class Trainer:
@@ -231,7 +231,7 @@ def fusion_bench(models: Sequence[Model], sequences: int, times: Times) -> None:
     solve = regmean.merging_with_regmean_weights
 
     def timed(**arguments: Any) -> Any:
-        return merged(models, sequences, times, lambda: solve(**arguments))
+        return merges(models, sequences, times, lambda: solve(**arguments))
 
     regmean.merging_with_regmean_weights = timed
     try:

@@ -120,9 +120,7 @@ def test_settings_are_searched_and_what_the_best_has_written_is_used(conduct, ti
     assert all(0 <= missed <= 1 for trial in trials for missed in trial["missed"])
     run = Run(str(done.folder))
     chosen = [run.read_json(f"steps/{key}/manifest.json") for key in done.steps("trial")]
-    assert (
-        len(chosen) == 8
-    )  # four settings write a round, two another, the best of them all in two other ways
+    assert len(chosen) == 8  # four settings write a round, two another, the best all in two more ways
     page = report.render(done.summary, run.read_json("report.json"), run.read_json("run.json"))
     assert "Settings that were tried" in page
     fixed = conduct(

@@ -174,3 +174,11 @@ def test_the_matrices_of_one_model_are_gone_before_those_of_the_next_come(bert):
     names = [one.name for one in merge_stage(stage, bert.states, one_by_one(), found, Options(0.9))]
     assert names
     assert len(gone) == len(bert.grams) * len(stage.groups)
+
+
+def test_matrices_of_fewer_or_more_models_are_refused(bert):
+    found = rules(bert.architecture, bert.states[0])
+    stage = bert.architecture.stages[0]
+    for grams, said in ((bert.grams[:-1], "is missing"), ([*bert.grams, bert.grams[0]], "more models than")):
+        with pytest.raises(ValueError, match=said):
+            list(merge_stage(stage, bert.states, iter(grams), found, Options(0.9)))
