@@ -2,8 +2,8 @@
 
     body -> attempt, again while the server is overloaded, broken or late -> text as other engines give it
 
-The requests of a block are independent of each other; a bounded number is in flight at a time. They run on an
-event loop in a thread of its own, so that callers may be threads or loops of their own, and connections
+The requests of a block are independent of each other; a bounded number is in flight at a time. Callers with
+an event loop ask on it, others on a loop in a thread of its own; each loop has connections of its own, which
 outlive a block. What is wrong with one request is said in its completion; a wrong key, an unknown model and a
 server that is not there are an `EngineError`. Keys are never repeated, even where a server does.
 """
@@ -11,10 +11,10 @@ server that is not there are an `EngineError`. Keys are never repeated, even whe
 import asyncio
 import os
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import ExitStack, suppress
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import openai
@@ -24,6 +24,7 @@ from pydantic import AliasChoices, BaseModel, Field, ValidationError
 from actors.engines.base import Completion, EngineError, FinishReason, Hear, Request, failure
 from configs.schema.plm import OpenaiEngine, Sampling
 
+Found = TypeVar("Found")
 PATHS = {"chat": "/chat/completions", "completions": "/completions"}
 OPEN_QUOTE = '"'
 SEEDS = 1 << 31
@@ -85,25 +86,30 @@ class Openai:
         # What the client would otherwise read from the environment belongs to other servers.
         others = {"OpenAI-Organization": openai.omit, "OpenAI-Project": openai.omit}
         self._headers: dict[str, Any] = others if self._key else {**others, "Authorization": openai.omit}
-        self._client = openai.AsyncOpenAI(
-            api_key=self._key or "none",
-            base_url=spec.url,
-            timeout=httpx2.Timeout(spec.timeout_s, connect=min(CONNECT_S, spec.timeout_s / 2)),
-            max_retries=spec.retries,
-            http_client=_Http(spec),
-        )
-        self._turns = asyncio.Semaphore(spec.concurrency)
-        loop = ExitStack()
-        self.portal = loop.enter_context(start_blocking_portal(name=f"asking {spec.model}"))
-        """Where everything is asked: runs coroutines of this object for other threads."""
-        self.close = weakref.finalize(self, _close, self.portal, self._client, loop)
+        self._lines: _Lines = weakref.WeakKeyDictionary()
+        thread = ExitStack()
+        self.portal = thread.enter_context(start_blocking_portal(name=f"asking {spec.model}"))
+        """Runs coroutines of this object for callers without an event loop."""
+        self.close = weakref.finalize(self, _close, self.portal, self._lines, thread)
+
+    @property
+    def _line(self) -> "_Line":
+        """The connections of this event loop."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._lines:
+            self._lines[loop] = _Line(self._spec, self._key)
+        return self._lines[loop]
+
+    async def run(self, task: Callable[..., Awaitable[Found]], *args: Any) -> Found:  # noqa: ANN401
+        """Await what asks this engine; see `AsyncEngine.run`."""
+        return await task(*args)
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Have each request answered, `concurrency` at a time; see `Engine.generate`."""
         return self.portal.call(self.write, requests, sampling)
 
     async def write(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """As `generate`, to be run by `portal`."""
+        """As `generate`."""
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._one(request, sampling)) for request in requests]
@@ -112,16 +118,17 @@ class Openai:
         return [task.result() for task in tasks]
 
     async def stream(self, request: Request, sampling: Sampling, hear: Hear) -> Completion:
-        """As `write` for one request, and `hear` gets the text piece by piece. To be run by `portal`."""
+        """As `write` for one request, and `hear` gets the text piece by piece."""
         body, opened = body_of(self._spec, request, sampling, streamed=True)
         if opened:  # what stands before the quote must be seen as a whole
             completion = await self._one(request, sampling)
             hear(completion.text)
             return completion
         path, options, kind = PATHS[self._spec.api], {"headers": self._headers}, openai.AsyncStream[object]
-        async with self._turns:
+        line = self._line
+        async with line.turns:
             try:
-                chunks = await self._client.post(
+                chunks = await line.client.post(
                     path, cast_to=object, body=body, options=options, stream=True, stream_cls=kind
                 )
             except openai.APIStatusError as error:
@@ -140,9 +147,10 @@ class Openai:
 
     async def _one(self, request: Request, sampling: Sampling) -> Completion:
         body, opened = body_of(self._spec, request, sampling)
-        async with self._turns:
+        line = self._line
+        async with line.turns:
             try:
-                text = await self._client.post(
+                text = await line.client.post(
                     PATHS[self._spec.api], cast_to=str, body=body, options={"headers": self._headers}
                 )
             except openai.APIStatusError as error:
@@ -216,11 +224,28 @@ class Openai:
         }
 
 
-class _Http(openai.DefaultAsyncHttpxClient):
+class _Line:
+    """The connections of one event loop."""
+
+    def __init__(self, spec: OpenaiEngine, key: str | None) -> None:
+        self.client = openai.AsyncOpenAI(
+            api_key=key or "none",
+            base_url=spec.url,
+            timeout=httpx2.Timeout(spec.timeout_s, connect=min(CONNECT_S, spec.timeout_s / 2)),
+            max_retries=spec.retries,
+            http_client=_Http(spec),
+        )
+        self.turns = asyncio.Semaphore(spec.concurrency)
+
+
+_Lines = MutableMapping[asyncio.AbstractEventLoop, _Line]
+
+
+class _Http(openai.DefaultAioHttpClient):
     """Ends an attempt after its time also where a server answers byte by byte."""
 
     def __init__(self, spec: OpenaiEngine) -> None:
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=spec.concurrency)
+        limits = httpx2.Limits(max_connections=spec.concurrency, max_keepalive_connections=spec.concurrency)
         super().__init__(limits=limits)
         self._limit_s = spec.timeout_s
 
@@ -332,9 +357,18 @@ def _phrase(status: int) -> str:
         return "(unknown status)"
 
 
-def _close(portal: BlockingPortal, client: openai.AsyncOpenAI, loop: ExitStack) -> None:
-    """End the connections, what is still asked, and the thread."""
+def _close(portal: BlockingPortal, lines: _Lines, thread: ExitStack) -> None:
+    """End the connections, what the thread still asks, and the thread."""
     with suppress(RuntimeError):  # the loop has ended before
-        portal.call(client.close)
+        portal.call(_hang_up, lines)
         portal.call(portal.stop, True)
-    loop.close()
+    thread.close()
+
+
+async def _hang_up(lines: _Lines) -> None:
+    """End connections: those of other loops by those loops, where they still run."""
+    for loop, line in list(lines.items()):
+        if loop is asyncio.get_running_loop():
+            await line.client.close()
+        elif loop.is_running():
+            asyncio.run_coroutine_threadsafe(line.client.close(), loop)

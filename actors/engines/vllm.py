@@ -13,10 +13,10 @@ import asyncio
 import itertools
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -31,6 +31,8 @@ from actors.engines.likelihood import Continued
 from actors.engines.texts import Texts, one_line, problem, source_of
 from actors.routing.fingerprint import fingerprint
 from configs.schema.plm import Sampling, VllmEngine
+
+Found = TypeVar("Found")
 
 
 class Vllm:
@@ -78,6 +80,10 @@ class Vllm:
     async def stream(self, request: Request, sampling: Sampling, hear: Hear) -> Completion:
         """As `write` for one request, and `hear` gets the text piece by piece. To be run by `portal`."""
         return await self._one(request, self.texts.ids(request.prompt), sampling, hear)
+
+    async def run(self, task: Callable[..., Awaitable[Found]], *args: Any) -> Found:  # noqa: ANN401
+        """Await what asks this engine; see `AsyncEngine.run`."""
+        return await asyncio.wrap_future(self.portal.start_task_soon(task, *args))
 
     async def likelihoods(self, texts: Sequence[Continued]) -> NDArray[np.float64]:
         """Natural log-probabilities (n,) of continuations of prompts, NaN for those that vLLM refuses.

@@ -5,7 +5,6 @@ which process answers, nor on how often it was asked before.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -50,12 +49,12 @@ class Answerer(Protocol):
 class RemoteAnswerer(Answerer, Protocol):
     """One model that works elsewhere: it answers texts side by side, and its callers need not wait."""
 
-    def submit(self, texts: Sequence[str]) -> Future[list[Answer]]:
-        """As `answer`; cancelling gives the answers up."""
+    async def reply(self, texts: Sequence[str]) -> list[Answer]:
+        """As `answer`, on the caller's event loop; cancelling gives the answers up."""
         ...
 
-    def stream(self, text: str, hear: Hear) -> Future[Answer]:
-        """The answer to one text, whose pieces `hear` gets as they are written, from another thread."""
+    async def tell(self, text: str, hear: Hear) -> Answer:
+        """The answer to one text, whose pieces `hear` gets as they are written, maybe from another thread."""
         ...
 
 

@@ -1,7 +1,6 @@
 """Language models as classifiers: the probability that a model gives each label as the answer to a prompt."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -117,20 +116,18 @@ class RemotePrompted:
 
     def answer(self, texts: Sequence[str]) -> list[Answer]:
         """As of `Prompted`."""
-        return self.submit(texts).result()
+        return self._portal.call(self._answers, texts)
 
-    def submit(self, texts: Sequence[str]) -> Future[list[Answer]]:
-        """The same without waiting; cancelling it ends the requests."""
-        return self._portal.start_task_soon(self._answers, list(texts))
+    async def reply(self, texts: Sequence[str]) -> list[Answer]:
+        """The same on an event loop; cancelling it ends the requests."""
+        return await self._engine.run(self._answers, texts)
 
-    def stream(self, text: str, hear: Hear) -> Future[Answer]:  # noqa: ARG002 - probabilities come at once
+    async def tell(self, text: str, hear: Hear) -> Answer:  # noqa: ARG002 - probabilities come at once
         """The answer to one text."""
-        return self._portal.start_task_soon(self._answered, text)
+        (answer,) = await self.reply([text])
+        return answer
 
-    async def _answered(self, text: str) -> Answer:
-        return (await self._answers([text]))[0]
-
-    async def _answers(self, texts: list[str]) -> list[Answer]:
+    async def _answers(self, texts: Sequence[str]) -> list[Answer]:
         asked = [self._labels.asked(text) for text in texts]
         right = [prompt for prompt in asked if not isinstance(prompt, str)]
         scores = await self._engine.likelihoods(self._labels.pairs(right))

@@ -3,9 +3,8 @@
 They show no states: the encoder of texts gives their answers' vectors.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from anyio.from_thread import BlockingPortal
 
@@ -15,17 +14,23 @@ from actors.experts.prompting import Pieces, answer_of, request_of
 from configs.schema.expert import GeneratorModel
 from configs.schema.plm import Sampling
 
+Found = TypeVar("Found")
+
 
 class AsyncEngine(Engine, Protocol):
-    """An engine that answers requests side by side, on an event loop of its own."""
+    """An engine that answers requests side by side, on event loops."""
 
     portal: BlockingPortal
-    """Runs coroutines of the engine for other threads."""
+    """Runs coroutines of the engine for callers without an event loop."""
     close: Callable[[], Any]
     """Ends what it holds."""
 
+    async def run(self, task: Callable[..., Awaitable[Found]], *args: Any) -> Found:  # noqa: ANN401
+        """Await what asks the engine, for a caller on any event loop."""
+        ...
+
     async def write(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """As `generate`, to be run by `portal`."""
+        """As `generate`, within `run` or `portal`."""
         ...
 
     async def stream(self, request: Request, sampling: Sampling, hear: Hear) -> Completion:
@@ -43,15 +48,15 @@ class RemoteGenerator:
 
     def answer(self, texts: Sequence[str]) -> list[Answer]:
         """Have an answer written to each text, many at a time; one that fails gets an error."""
-        return self.submit(texts).result()
+        return self._engine.portal.call(self._answers, texts)
 
-    def submit(self, texts: Sequence[str]) -> Future[list[Answer]]:
-        """The same without waiting; cancelling it ends the requests."""
-        return self._engine.portal.start_task_soon(self._answers, list(texts))
+    async def reply(self, texts: Sequence[str]) -> list[Answer]:
+        """The same on an event loop; cancelling it ends the requests."""
+        return await self._engine.run(self._answers, texts)
 
-    def stream(self, text: str, hear: Hear) -> Future[Answer]:
+    async def tell(self, text: str, hear: Hear) -> Answer:
         """The answer to one text; what is heard is that answer's text, in pieces."""
-        return self._engine.portal.start_task_soon(self._told, text, hear)
+        return await self._engine.run(self._told, text, hear)
 
     async def _told(self, text: str, hear: Hear) -> Answer:
         request = request_of(self._spec, self._name, self._seed, text)
@@ -61,7 +66,7 @@ class RemoteGenerator:
         pieces.end(answer.text)
         return answer
 
-    async def _answers(self, texts: list[str]) -> list[Answer]:
+    async def _answers(self, texts: Sequence[str]) -> list[Answer]:
         requests = [request_of(self._spec, self._name, self._seed, text) for text in texts]
         written = await self._engine.write(requests, self._spec.sampling)
         return [answer_of(self._spec, completion, None) for completion in written]

@@ -40,26 +40,27 @@ class Expert:
     ) -> None:
         known, settings = ExpertSpec.model_validate(spec), Service.model_validate(service)
         self.model = load_expert(known, labels, seed)
+        self.far = self.model if isinstance(self.model, RemoteAnswerer) else None
         self.batches = Batches(self.model.answer, settings.batch_size)
 
     async def answer(self, texts: Sequence[str]) -> list[Answer]:
         """Answer texts, in order; one that cannot be answered gets an answer with an error."""
         try:
-            if isinstance(self.model, RemoteAnswerer):
+            if self.far is not None:
                 # Nothing is gained by batches, and a late answer must not hold up those of other requests.
-                return await asyncio.wrap_future(self.model.submit(texts))
+                return await self.far.reply(texts)
             return await self.batches.answer(texts)
         except DeviceLostError:
             os._exit(1)  # only a new process helps, and Serve starts one
 
     async def stream(self, text: str) -> AsyncIterator[str | Answer]:
         """The pieces of the answer to one text as they are written, and then the answer."""
-        if not isinstance(self.model, RemoteAnswerer):
+        if self.far is None:
             (answer,) = await self.answer([text])
             yield answer
             return
         try:
-            async for said in _pieces(self.model, text):
+            async for said in _pieces(self.far, text):
                 yield said
         except DeviceLostError:
             os._exit(1)
@@ -164,22 +165,22 @@ async def _pieces(model: RemoteAnswerer, text: str) -> AsyncIterator[str | Answe
     def hear(piece: str | None) -> None:
         loop.call_soon_threadsafe(heard.put_nowait, piece)
 
-    future = model.stream(text, hear)
-    future.add_done_callback(lambda _: hear(None))
+    task = loop.create_task(model.tell(text, hear))
+    task.add_done_callback(lambda _: hear(None))
     try:
         while (piece := await heard.get()) is not None:
             yield piece
-        yield await asyncio.wrap_future(future)
+        yield await task
     finally:
-        future.cancel()
+        task.cancel()
 
 
 def asking_here(model: Answerer) -> Ask:
     """How the router asks a model that it holds itself."""
+    if isinstance(model, RemoteAnswerer):
+        return model.reply
 
     async def ask(texts: Sequence[str]) -> list[Answer]:
-        if isinstance(model, RemoteAnswerer):
-            return await asyncio.wrap_future(model.submit(texts))
         return await asyncio.to_thread(model.answer, texts)
 
     return ask

@@ -1,24 +1,25 @@
-"""The HTTP side of a router: paths, keys, limits, errors, logs."""
+"""The HTTP side of a router: paths, errors, logs."""
 
+import asyncio
 import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from opentelemetry import trace
 from starlette.exceptions import HTTPException
 
-from actors.serving import access, api
+from actors.serving import api
 from actors.serving.deciding import Decider, Decision, Knobs, Mode, NobodyError, RefusedError
+from actors.serving.guard import Guard, Quick
 from actors.serving.measures import Measures
 from actors.serving.turns import BusyError, Turns
 from configs import __version__
@@ -27,8 +28,6 @@ from configs.schema.serve import Serving
 LOG = logging.getLogger("ray.serve")
 TRACER = trace.get_tracer("amalgam")
 MODEL = "amalgam"
-OPEN = {"/", "/health", "/openapi.json", "/docs"}
-"""Paths that need no key."""
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": text}
     for status, text in {
@@ -41,9 +40,6 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         503: "No expert has answered; come back after Retry-After seconds.",
     }.items()
 }
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Core(Protocol):
@@ -66,19 +62,19 @@ def application(core: Core) -> FastAPI:
         responses=ERRORS,
     )
     app.add_exception_handler(api.ApiError, _api_error)
-    app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_middleware(Guard, core=core)
+    app.add_middleware(Guard, core=core, quick=_add_paths(app, core))
     if core.serving.access.origins:
         origins = list(core.serving.access.origins)
         app.add_middleware(
             CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"]
         )
-    _add_paths(app, core)
     return app
 
 
-def _add_paths(app: FastAPI, core: Core) -> None:
+def _add_paths(app: FastAPI, core: Core) -> dict[str, Quick]:
+    """Add the paths; those that are quick."""
+
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def playground() -> str:
         return files("actors.serving").joinpath("playground.html").read_text()
@@ -96,7 +92,7 @@ def _add_paths(app: FastAPI, core: Core) -> None:
         return _about(core.decider)
 
     @app.post("/v1/route", summary="Whom a request would ask first, and what to expect; nobody is asked")
-    async def route(request: api.RouteRequest) -> api.Route:
+    async def route(request: api.RouteRequest, http: Request) -> api.Route:  # noqa: ARG001
         decider = core.decider
         knobs = _knobs(core, decider, request)
         try:
@@ -153,6 +149,12 @@ def _add_paths(app: FastAPI, core: Core) -> None:
             usage=api.usage(decision),
             amalgam=api.trace(decision, decider.artefact.manifest["unit"], _answered_by(decider, decision)),
         )
+
+    return {
+        "/v1/route": Quick(api.RouteRequest, route),
+        "/v1/classify": Quick(api.ClassifyRequest, classify),
+        "/v1/chat/completions": Quick(api.ChatRequest, chat),
+    }
 
 
 def _rate_of(model: str) -> float | None:
@@ -270,7 +272,7 @@ async def _turn(core: Core, knobs: Knobs) -> AsyncIterator[Knobs]:
 
 def _note(core: Core, mode: Mode, decision: Decision) -> None:
     """Count a decision, and say in the request's span how it came about."""
-    core.measures.decided(mode, decision)
+    _later(core.measures.decided, mode, decision)
     span = trace.get_current_span()
     if span.is_recording():
         span.add_event(
@@ -298,8 +300,13 @@ def _counted(core: Core, http: Request, mode: Mode, texts: int) -> Iterator[None
         raise
     finally:
         seconds = time.perf_counter() - started
-        core.measures.ended(mode, outcome, seconds)
-        _log(http, outcome, texts, seconds)
+        _later(core.measures.ended, mode, outcome, seconds)
+        _later(_log, http, outcome, texts, seconds)
+
+
+def _later(task: Callable[..., None], *args: object) -> None:
+    """Do what the answer need not wait for: it is sent before the event loop turns to anything else."""
+    asyncio.get_running_loop().call_soon(task, *args)
 
 
 def _said(decider: Decider, decision: Decision) -> str | None:
@@ -380,66 +387,6 @@ def _about(decider: Decider) -> api.ArtefactInfo:
     )
 
 
-class Guard:
-    """Before a request is read: its key and its size."""
-
-    def __init__(self, app: Any, core: Core) -> None:  # noqa: ANN401
-        self.app, self.core = app, core
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
-        try:
-            if not self.core.keys:
-                _only_from_here(scope)
-            elif scope["path"] not in OPEN and not access.allowed(
-                headers.get("authorization"), self.core.keys
-            ):
-                message = "give an API key: Authorization: Bearer KEY"
-                raise api.ApiError(401, "invalid_api_key", message, **{"WWW-Authenticate": "Bearer"})
-            await self.app(scope, await self._read(headers, receive), send)
-        except api.ApiError as error:
-            await JSONResponse(error.body, error.status, error.headers)(scope, receive, send)
-
-    async def _read(self, headers: dict[str, str], receive: Receive) -> Receive:
-        """Read the body, unless it is too large; what it is handed on as."""
-        most = self.core.serving.router.max_body_bytes
-        length = headers.get("content-length", "0")
-        parts: list[bytes] = []
-        more, size = True, int(length) if length.isdecimal() else 0
-        while more and size <= most:
-            message = await receive()
-            if message["type"] != "http.request":
-                return _once(message, receive)
-            parts.append(message.get("body", b""))
-            size = max(size, sum(map(len, parts)))
-            more = message.get("more_body", False)
-        if size > most:
-            raise api.ApiError(413, "too_large", f"the body is larger than {most} bytes")
-        return _once({"type": "http.request", "body": b"".join(parts), "more_body": False}, receive)
-
-
-def _only_from_here(scope: Scope) -> None:
-    """Refuse other machines: replicas listen at all addresses, whatever the proxy before them does."""
-    client = scope.get("client")
-    if client and access.elsewhere(client[0]):
-        message = "without API keys only this machine is served; set access.keys_env or access.keys_file"
-        raise api.ApiError(403, "no_api_keys", message)
-
-
-def _once(message: MutableMapping[str, Any], receive: Receive) -> Receive:
-    """A message, and then what else comes."""
-    waiting = [message]
-
-    async def found() -> MutableMapping[str, Any]:
-        return waiting.pop() if waiting else await receive()
-
-    return found
-
-
 async def _api_error(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
     assert isinstance(error, api.ApiError)  # noqa: S101 - what it was registered for
     return JSONResponse(error.body, error.status, error.headers)
@@ -449,13 +396,6 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:  # no
     assert isinstance(error, HTTPException)  # noqa: S101 - what it was registered for
     found = api.ApiError(error.status_code, "http_error", str(error.detail))
     return JSONResponse(found.body, error.status_code, dict(error.headers or {}))
-
-
-async def _invalid(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - what it was registered for
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"][1:]) or "body"
-    return JSONResponse(api.ApiError(422, "invalid_request", f"{place}: {first['msg']}").body, 422)
 
 
 def _log(request: Request, outcome: str, texts: int, seconds: float) -> None:

@@ -213,7 +213,7 @@ def test_experts_answer_from_the_same_batch_without_vectors(engine):
     asked = [text for text, _ in experts_texts(9)]
     answers = expert.answer(asked)
     assert all(a.error is None and a.vector is None and a.text and '"' not in a.text for a in answers)
-    assert [expert.submit([text]).result()[0] for text in asked[:3]] == answers[:3]
+    assert [asyncio.run(expert.reply([text]))[0] for text in asked[:3]] == answers[:3]
     assert expert.describe()["kind"] == "generator"
 
 

@@ -79,7 +79,7 @@ def test_served_requests_do_not_wait_for_each_other_and_can_be_given_up(load):
     expert, server = load(reply)
     assert isinstance(expert, RemoteAnswerer)
     served = object.__new__(Expert.func_or_class)
-    served.model = expert
+    served.model = served.far = expert
 
     async def serve():
         late = asyncio.create_task(served.answer(TEXTS[:1]))
@@ -102,7 +102,7 @@ def test_a_replica_whose_model_needs_a_new_process_ends(monkeypatch):
             raise DeviceLostError("gone")
 
     served, ended = object.__new__(Expert.func_or_class), []
-    served.model, served.batches = Lost(), Batches(Lost().answer, 4)
+    served.model, served.far, served.batches = Lost(), None, Batches(Lost().answer, 4)
     monkeypatch.setattr(experts.os, "_exit", ended.append)
     asyncio.run(served.answer(TEXTS[:2]))
     assert ended == [1]
