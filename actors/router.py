@@ -131,7 +131,7 @@ def build(args: Serving) -> serve.Application:
         if args.service_of(spec.name).placement == "own"
     }
     if manifest["answer"] == "expert":
-        encoder = {"num_cpus": args.service.num_cpus, "num_gpus": 0}
+        encoder = {"num_cpus": args.service.num_cpus, "num_gpus": 0, "runtime_env": {"env_vars": ONE_LOOP}}
         spec = manifest["features"]["encoder"]
         experts[ENCODER] = Embedder.options(ray_actor_options=encoder).bind(spec)
     router: serve.Application = Router.options(

@@ -36,6 +36,9 @@ class Answer:
 class Answerer(Protocol):
     """One model, ready to answer."""
 
+    light: bool
+    """Whether an answer takes less time than to change threads for it."""
+
     def answer(self, texts: Sequence[str]) -> list[Answer]:
         """Answer each text, in order; one that cannot be answered gets an answer with an error."""
         ...

@@ -29,6 +29,8 @@ Floats = NDArray[np.float64]
 class SequenceClassifier:
     """A transformer with a classification head."""
 
+    light = False
+
     def __init__(self, spec: ClassifierModel, source: str, labels: Sequence[str]) -> None:
         """Load it onto the GPU, if this process has one."""
         self._spec, self._labels = spec, labels

@@ -12,6 +12,8 @@ from configs.schema.plm import TransformersEngine
 class Generator:
     """A language model of the library transformers; seeds come from the run, the expert and the text."""
 
+    light = False
+
     def __init__(self, spec: GeneratorModel, engine: TransformersEngine, name: str, seed: int) -> None:
         """Load the model; `EngineError` in one line when that cannot work."""
         self._spec, self._name, self._seed = spec, name, seed

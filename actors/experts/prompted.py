@@ -84,6 +84,8 @@ class Labels:
 class Prompted:
     """A language model of the library transformers."""
 
+    light = False
+
     def __init__(self, spec: PromptedModel, engine: "Transformers", labels: Sequence[str]) -> None:
         """Get ready for a task; `EngineError` in one line when that cannot work."""
         self._spec, self._engine = spec, engine
@@ -106,6 +108,8 @@ class Prompted:
 
 class RemotePrompted:
     """The same of a model that vLLM runs: texts are answered side by side."""
+
+    light = False
 
     def __init__(self, spec: PromptedModel, engine: "Vllm", labels: Sequence[str]) -> None:
         """As of `Prompted`."""

@@ -41,6 +41,8 @@ class AsyncEngine(Engine, Protocol):
 class RemoteGenerator:
     """A language model that works elsewhere; seeds come from the run, the expert and the text."""
 
+    light = False
+
     def __init__(self, spec: GeneratorModel, engine: AsyncEngine, name: str, seed: int) -> None:
         self._spec, self._name, self._seed = spec, name, seed
         self._engine = engine

@@ -20,6 +20,7 @@ class SmallClassifier:
 
     def __init__(self, spec: ClassifierModel, model: stms.Stm[Any, Any], labels: Sequence[str]) -> None:
         self._spec, self._model, self._labels = spec, model, labels
+        self.light = model.kind == "linear"
         try:
             self._places = aligned(model.labels, spec.label_names, labels)
         except EngineError as error:
@@ -30,8 +31,8 @@ class SmallClassifier:
         if not texts:
             return []
         encoded = self._model.encode(texts)
-        rows = [self._model.predict_proba(encoded.take(np.array([row]))) for row in range(len(texts))]
-        proba = np.concatenate(rows)
+        alone = [encoded.take(np.array([row])) for row in range(len(texts))] if len(texts) > 1 else [encoded]
+        proba = np.concatenate([self._model.predict_proba(one) for one in alone])
         if self._spec.temperature != 1:
             proba = softmax(np.log(np.maximum(proba, np.finfo(float).tiny)) / self._spec.temperature)
         words = np.array([len(text.split()) for text in texts])

@@ -6,6 +6,7 @@ an output of zeros.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -50,7 +51,8 @@ class Knobs:
     max_experts: int | None = None
     min_experts: int | None = None
     first_stage: int = 1
-    deadline_s: float = 30.0
+    until: float = math.inf
+    """When it is to be answered, of `time.monotonic`."""
     allow: Sequence[str] = ()
     deny: Sequence[str] = ()
     mode: Mode = "frugal"
@@ -193,7 +195,7 @@ class _Request:
         self.decider, self.texts, self.knobs = decider, texts, knobs
         self.first = decider.at_first(knobs)
         self.walk, self.outputs = decider.begin(len(texts), knobs, self.first), decider.outputs()
-        self.until = time.monotonic() + knobs.deadline_s
+        self.until = knobs.until
         self.heard = [Heard() for _ in texts]
         self.names = decider.artefact.experts
 

@@ -6,7 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Protocol
@@ -209,8 +209,8 @@ async def _told(
 ) -> AsyncIterator[str | Decision]:
     """The chosen response as it is written, and the decision, counted and logged."""
     with _counted(core, http, knobs.mode, 1), _faults(decider):
-        async with _turn(core, knobs) as hurried:
-            async for said in decider.tell(text, hurried):
+        async with core.turns.turn(knobs.until):
+            async for said in decider.tell(text, knobs):
                 if isinstance(said, Decision):
                     _note(core, knobs.mode, said)
                 yield said
@@ -229,17 +229,15 @@ async def _answered(
     core: Core, decider: Decider, http: Request, texts: list[str], knobs: Knobs
 ) -> list[Decision]:
     """Decisions about texts, counted and logged; by another way where a text is unlike anything stored."""
-    with _counted(core, http, knobs.mode, len(texts)):
-        async with _turn(core, knobs) as hurried:
-            decisions = await _decided(decider, texts, hurried)
+    with _counted(core, http, knobs.mode, len(texts)), _faults(decider):
+        async with core.turns.turn(knobs.until):
+            decisions = await decider.decide(texts, knobs)
             for decision in decisions:
                 _note(core, knobs.mode, decision)
             strange = [place for place, decision in enumerate(decisions) if decision.unseen]
             if strange and core.serving.router.unseen == "default":
-                only = replace(
-                    hurried, allow=[str(core.serving.router.default_expert)], deny=(), mode="single"
-                )
-                others = await _decided(decider, [texts[place] for place in strange], only)
+                only = replace(knobs, allow=[str(core.serving.router.default_expert)], deny=(), mode="single")
+                others = await decider.decide([texts[place] for place in strange], only)
                 for place, other in zip(strange, others, strict=True):
                     decisions[place] = _besides(decisions[place], other)
             elif strange and core.serving.router.unseen == "abstain":
@@ -257,17 +255,6 @@ def _besides(before: Decision, other: Decision) -> Decision:
         distance=before.distance,
         usual=before.usual,
     )
-
-
-@asynccontextmanager
-async def _turn(core: Core, knobs: Knobs) -> AsyncIterator[Knobs]:
-    """Wait for a turn; yields what is asked for, with the time that is left."""
-    try:
-        async with core.turns.turn(knobs.deadline_s) as left:
-            yield replace(knobs, deadline_s=left)
-    except BusyError as error:
-        headers = {"Retry-After": str(error.retry_after_s)}
-        raise api.ApiError(429, "busy", f"too much to do: {error}", **headers) from None
 
 
 def _note(core: Core, mode: Mode, decision: Decision) -> None:
@@ -338,7 +325,7 @@ def _knobs(core: Core, decider: Decider, request: api.Limits) -> Knobs:
         max_experts=request.max_experts,
         min_experts=request.min_experts,
         first_stage=request.first_stage or core.serving.router.first_stage,
-        deadline_s=(request.deadline_ms or core.serving.router.deadline_ms) / 1e3,
+        until=time.monotonic() + (request.deadline_ms or core.serving.router.deadline_ms) / 1e3,
         allow=request.allow,
         deny=request.deny,
         mode=request.mode,
@@ -354,16 +341,14 @@ def _refused(decider: Decider, error: RefusedError) -> api.ApiError:
     return api.ApiError(503, "no_expert", message, **{"Retry-After": "1"})
 
 
-async def _decided(decider: Decider, texts: list[str], knobs: Knobs) -> list[Decision]:
-    with _faults(decider):
-        return await decider.decide(texts, knobs)
-
-
 @contextmanager
 def _faults(decider: Decider) -> Iterator[None]:
     """Say what goes wrong in the terms of HTTP."""
     try:
         yield
+    except BusyError as error:
+        headers = {"Retry-After": str(error.retry_after_s)}
+        raise api.ApiError(429, "busy", f"too much to do: {error}", **headers) from None
     except RefusedError as error:
         raise _refused(decider, error) from None
     except NobodyError as error:

@@ -36,17 +36,16 @@ class Turns:
         self._usual = 0.0
 
     @asynccontextmanager
-    async def turn(self, seconds: float) -> AsyncIterator[float]:
-        """Wait for a turn of one that must be answered in `seconds`; yields those that are left. BusyError
-        where it has none in time, mostly at once."""
-        came = self._clock()
+    async def turn(self, until: float) -> AsyncIterator[None]:
+        """Wait for a turn of one that must be answered `until` then, by the clock. BusyError where it has
+        none in time, mostly at once."""
         if self._free.locked():
-            await self._wait(seconds)
+            await self._wait(until - self._clock())
         else:
             await self._free.acquire()
         begun, worked = self._clock(), False
         try:
-            yield seconds - (begun - came)
+            yield
             worked = True
         finally:
             took = self._clock() - begun

@@ -91,6 +91,7 @@ def test_served_requests_do_not_wait_for_each_other_and_can_be_given_up(load):
         late.cancel()
         await asyncio.gather(late, return_exceptions=True)
         assert late.cancelled()
+        await asyncio.to_thread(expert.close)
 
     asyncio.run(serve())
     assert Service().timeout_s < 60

@@ -17,11 +17,11 @@ class Place:
 
     async def come(self, seconds=100.0):
         """A request; True once it has its turn."""
-        ended = asyncio.Event()
+        ended, until = asyncio.Event(), self.now + seconds
 
         async def request():
-            async with self.turns.turn(seconds) as left:
-                self.left.append(left)
+            async with self.turns.turn(until):
+                self.left.append(until - self.now)
                 await ended.wait()
 
         task = asyncio.create_task(request())
@@ -88,7 +88,7 @@ def test_who_would_be_late_by_what_others_took_is_refused_at_once():
         await place.end(*held, waiting)
         in_a_hurry = await place.come(0.1)  # nobody is before it: it may try
         await place.end(in_a_hurry)
-        assert place.left[-1] == 0.1
+        assert place.left[-1] == pytest.approx(0.1)
 
     asyncio.run(work())
 
@@ -99,7 +99,7 @@ def test_what_fails_at_once_says_nothing_of_how_long_work_takes():
         await place.work(4)
         for _ in range(60):
             with pytest.raises(KeyError):
-                async with place.turns.turn(5):
+                async with place.turns.turn(place.now + 5):
                     raise KeyError
         holder = await place.come()
         refused, _ = await place.come(9)
