@@ -1,6 +1,6 @@
-"""Models behind a URL that speaks OpenAI's API, asked by OpenAI's own client.
+"""Models behind a URL that speaks OpenAI's API.
 
-    body -> attempt, again while the server is overloaded, broken or late -> text as other engines give it
+    request -> body -> `posting` -> reply -> text as other engines give it
 
 The requests of a block are independent of each other; a bounded number is in flight at a time. Callers with
 an event loop ask on it, others on a loop in a thread of its own; each loop has connections of its own, which
@@ -12,16 +12,15 @@ import asyncio
 import os
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, aclosing, suppress
 from http import HTTPStatus
 from typing import Any, TypeVar
 
-import httpx2
-import openai
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from actors.engines.base import Completion, EngineError, FinishReason, Hear, Request, failure
+from actors.engines.posting import Poster, PostError, complaint, spoken
 from configs.schema.plm import OpenaiEngine, Sampling
 
 Found = TypeVar("Found")
@@ -29,8 +28,6 @@ PATHS = {"chat": "/chat/completions", "completions": "/completions"}
 OPEN_QUOTE = '"'
 SEEDS = 1 << 31
 """Seeds are sent modulo this: some servers take no more than 31 bits."""
-CONNECT_S = 10.0
-"""Time at most in which a server must take a connection: much less than an answer may need."""
 LONGEST = 300
 """Characters of what a server complains of."""
 FINISHED: dict[str | None, FinishReason] = {
@@ -47,7 +44,6 @@ USELESS = {
     403: "access is refused",
     404: "there is no such model, or the URL is not that of an API",
 }
-UNREACHABLE = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol)
 
 
 class _Message(BaseModel):
@@ -83,9 +79,6 @@ class Openai:
     def __init__(self, spec: OpenaiEngine) -> None:
         """Get ready to ask; `EngineError` in one line when the key is missing. Nothing is asked yet."""
         self._spec, self._key = spec, _key_of(spec)
-        # What the client would otherwise read from the environment belongs to other servers.
-        others = {"OpenAI-Organization": openai.omit, "OpenAI-Project": openai.omit}
-        self._headers: dict[str, Any] = others if self._key else {**others, "Authorization": openai.omit}
         self._lines: _Lines = weakref.WeakKeyDictionary()
         thread = ExitStack()
         self.portal = thread.enter_context(start_blocking_portal(name=f"asking {spec.model}"))
@@ -124,23 +117,12 @@ class Openai:
             completion = await self._one(request, sampling)
             hear(completion.text)
             return completion
-        path, options, kind = PATHS[self._spec.api], {"headers": self._headers}, openai.AsyncStream[object]
         line = self._line
-        async with line.turns:
+        async with line.turns, aclosing(line.poster.stream(PATHS[self._spec.api], body)) as events:
             try:
-                chunks = await line.client.post(
-                    path, cast_to=object, body=body, options=options, stream=True, stream_cls=kind
-                )
-            except openai.APIStatusError as error:
-                return self._refused(error)
-            except openai.APIConnectionError as error:
-                return self._unanswered(error)
-            try:
-                async with chunks:
-                    reply = await _assembled(chunks, hear)
-            except (openai.APIError, httpx2.HTTPError) as error:
-                why = str(error.__cause__ or error) or type(error).__name__
-                return failure(f"the answer broke off: {self._one_line(why)}")
+                reply = await _assembled(events, hear)
+            except PostError as error:
+                return self._failed(error)
             except ValidationError as error:
                 return failure(_misformed(error))
         return self._completed(reply, sampling, opened=False)
@@ -150,46 +132,40 @@ class Openai:
         line = self._line
         async with line.turns:
             try:
-                text = await line.client.post(
-                    PATHS[self._spec.api], cast_to=str, body=body, options={"headers": self._headers}
-                )
-            except openai.APIStatusError as error:
-                return self._refused(error)
-            except openai.APIConnectionError as error:
-                return self._unanswered(error)
+                text = await line.poster.post(PATHS[self._spec.api], body)
+            except PostError as error:
+                return self._failed(error)
         try:
             reply = _Reply.model_validate_json(text)
         except ValidationError as error:
             return failure(_misformed(error))
         return self._completed(reply, sampling, opened=opened)
 
-    def _refused(self, error: openai.APIStatusError) -> Completion:
-        status = error.status_code
-        said = f"{status} {_phrase(status)}{self._complaint(error.body)}"
-        if status in USELESS:
-            reason = USELESS[status]
-            if status == 401 and not self._key:
-                reason = "a key is wanted, whose environment variable key_env must name"
-            raise EngineError(f"{self._spec.source}: {reason} ({said})")
-        after = error.response.headers.get("retry-after")
-        wait = f", to be asked again after {self._one_line(after)}" if after else ""
-        return failure(f"the server answered {said}{wait}")
-
-    def _unanswered(self, error: openai.APIConnectionError) -> Completion:
-        cause, tries = error.__cause__, f"asked {self._spec.retries + 1} times"
-        why = self._one_line(str(cause) or type(cause).__name__)
-        if isinstance(cause, UNREACHABLE):
-            raise EngineError(f"{self._spec.source}: the server cannot be reached, {tries}: {why}")
-        if isinstance(error, openai.APITimeoutError):
+    def _failed(self, error: PostError) -> Completion:
+        """Why there is no text; EngineError where there will never be one."""
+        tries, why = f"asked {self._spec.retries + 1} times", self._one_line(str(error))
+        if error.kind == "refused":
+            return self._refused(error)
+        if error.kind == "unreachable":
+            raise EngineError(f"{self._spec.source}: the server cannot be reached, {tries}: {why}") from None
+        if error.kind == "late":
             return failure(f"no answer within {self._spec.timeout_s:g} s, {tries}")
+        if error.kind == "cut":
+            return failure(f"the answer broke off: {why}")
         return failure(f"the connection broke, {tries}: {why}")
 
-    def _complaint(self, body: object) -> str:
-        """What the body of an error says; nothing where that is not for people."""
-        if isinstance(body, dict):
-            body = body.get("message") or body.get("detail")
-            return f": {self._one_line(str(body))}" if body else ""
-        return f": {self._one_line(body)}" if isinstance(body, str) and not body.startswith("<") else ""
+    def _refused(self, error: PostError) -> Completion:
+        said = f"{error.status} {_phrase(error.status)}{self._complaint(complaint(error.body))}"
+        if error.status in USELESS:
+            reason = USELESS[error.status]
+            if error.status == 401 and not self._key:
+                reason = "a key is wanted, whose environment variable key_env must name"
+            raise EngineError(f"{self._spec.source}: {reason} ({said})") from None
+        wait = f", to be asked again after {self._one_line(error.after)}" if error.after else ""
+        return failure(f"the server answered {said}{wait}")
+
+    def _complaint(self, said: str) -> str:
+        return f": {self._one_line(said)}" if said else ""
 
     def _one_line(self, text: str) -> str:
         if self._key:
@@ -198,7 +174,7 @@ class Openai:
 
     def _completed(self, reply: _Reply, sampling: Sampling, *, opened: bool) -> Completion:
         if not reply.choices:
-            return failure(f"the server's answer is empty{self._complaint(reply.error)}")
+            return failure(f"the server's answer is empty{self._complaint(spoken(reply.error))}")
         choice = reply.choices[0]
         written = choice.message.content if choice.message else choice.text
         finish = FINISHED.get(choice.finish_reason)
@@ -228,12 +204,12 @@ class _Line:
     """The connections of one event loop."""
 
     def __init__(self, spec: OpenaiEngine, key: str | None) -> None:
-        self.client = openai.AsyncOpenAI(
-            api_key=key or "none",
-            base_url=spec.url,
-            timeout=httpx2.Timeout(spec.timeout_s, connect=min(CONNECT_S, spec.timeout_s / 2)),
-            max_retries=spec.retries,
-            http_client=_Http(spec),
+        self.poster = Poster(
+            spec.url,
+            key=key,
+            timeout_s=spec.timeout_s,
+            retries=spec.retries,
+            connections=spec.concurrency,
         )
         self.turns = asyncio.Semaphore(spec.concurrency)
 
@@ -241,28 +217,14 @@ class _Line:
 _Lines = MutableMapping[asyncio.AbstractEventLoop, _Line]
 
 
-class _Http(openai.DefaultAioHttpClient):
-    """Ends an attempt after its time also where a server answers byte by byte."""
-
-    def __init__(self, spec: OpenaiEngine) -> None:
-        limits = httpx2.Limits(max_connections=spec.concurrency, max_keepalive_connections=spec.concurrency)
-        super().__init__(limits=limits)
-        self._limit_s = spec.timeout_s
-
-    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:  # noqa: ANN401
-        try:
-            async with asyncio.timeout(self._limit_s):
-                return await super().send(request, **options)
-        except TimeoutError:
-            raise httpx2.ReadTimeout("the time of the attempt is up", request=request) from None
-
-
-async def _assembled(chunks: AsyncIterator[object], hear: Hear) -> _Reply:
+async def _assembled(events: AsyncIterator[bytes], hear: Hear) -> _Reply:
     """The whole of a reply that comes in pieces. ValidationError when they have not the form of the API."""
     whole, usage, said = _Choice(), None, False
     parts: list[str] = []
-    async for chunk in chunks:
-        reply = _Reply.model_validate(chunk)
+    async for event in events:
+        reply = _Reply.model_validate_json(event)
+        if reply.error:
+            raise PostError("cut", spoken(reply.error))
         usage = reply.usage or usage
         for choice in reply.choices or ():
             said = True
@@ -369,6 +331,6 @@ async def _hang_up(lines: _Lines) -> None:
     """End connections: those of other loops by those loops, where they still run."""
     for loop, line in list(lines.items()):
         if loop is asyncio.get_running_loop():
-            await line.client.close()
+            await line.poster.close()
         elif loop.is_running():
-            asyncio.run_coroutine_threadsafe(line.client.close(), loop)
+            asyncio.run_coroutine_threadsafe(line.poster.close(), loop)
