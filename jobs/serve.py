@@ -53,7 +53,10 @@ def main(
     session = connect(address)
     port = port or free_port(host)
     limit = serving.router.deadline_ms / 1e3 + GRACE_S
-    serve.start(http_options=HTTPOptions(host=host, port=port, request_timeout_s=limit))
+    serve.start(
+        http_options=HTTPOptions(host=host, port=port, request_timeout_s=limit),
+        logging_config={"enable_access_log": False},  # the router has a line for each request
+    )
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a script it is ignored
     try:
         with launch.terminated_as_interrupted():

@@ -31,6 +31,8 @@ from tests.experts import classifier, remote, write, write_items
 
 TEXTS = ("A clever, warm film.", "A dull, tedious mess.", "I asked for a refund.", "I would see it again.")
 START_S = 120
+QUIET = {"enable_access_log": False}
+"""As our deployment files say; also for bare applications."""
 Send = Callable[[aiohttp.ClientSession, str], Awaitable[int]]
 
 
@@ -39,7 +41,8 @@ def cluster() -> Iterator[str]:
     """A cluster of its own with Serve; where it listens."""
     connect("local")
     port = free_port()
-    serve.start(http_options={"host": "127.0.0.1", "port": port, "request_timeout_s": 30})
+    options = {"host": "127.0.0.1", "port": port, "request_timeout_s": 30}
+    serve.start(http_options=options, logging_config=QUIET)
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
@@ -137,7 +140,8 @@ def answering(url: str, body: dict[str, Any]) -> None:
 
 def deploy(*applications: dict[str, Any]) -> None:
     """What `serve deploy` sends, and wait until all of it runs."""
-    _get_global_client().deploy_apps(ServeDeploySchema(applications=list(applications)))
+    schema = ServeDeploySchema(applications=list(applications), logging_config=QUIET)
+    _get_global_client().deploy_apps(schema)
     names = {application["name"] for application in applications}
     end = time.monotonic() + 180
     while True:
