@@ -21,7 +21,7 @@ from fusion.routing.fitted import FittedLosses
 from fusion.routing.frugal import Plan, Rules, Start, Walk, Walks
 from fusion.routing.losses import KnnLosses, Loss, SubsetLosses
 from fusion.routing.neighbours import Floats, Ints, Ties
-from fusion.routing.states import States
+from fusion.routing.states import Lone, States
 from fusion.routing.stored import Stored, Subset
 
 REFERENCE = {
@@ -253,7 +253,8 @@ class _Frugal(BaseEstimator):
         self, plans: Sequence[Plan], prices: Floats, allowed: NDArray[np.bool_], exclude: Ints | None
     ) -> Walk:
         used = self._used()
-        states = States(self.stored_, len(prices), exclude)
+        alone = len(prices) == len(plans) == 1 and exclude is None
+        states = Lone(self.stored_) if alone else States(self.stored_, len(prices), exclude)
         near = {"neighbours": used["m_neighbors"], "ties": used["ties"]}
         return Walk(Expectations(states, self.losses_, self.prices_, **near), plans, prices, allowed)
 

@@ -15,6 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from fusion.routing.neighbours import (
+    GRID,
     GROUP,
     Floats,
     Ints,
@@ -34,6 +35,8 @@ TOGETHER = 1 << 17
 
 MEASURED = 1 << 23
 """Bounds of which the least are measured together."""
+HERE = np.zeros(1, np.intp)
+"""The place of one that is alone."""
 
 
 class States:
@@ -175,3 +178,54 @@ class States:
             self._used = np.empty((size, self._width), np.float32)
             self._used[:, len(self.stored) :] = np.inf
         return self._used[:size]
+
+
+class Lone(States):
+    """The states of one request that is no stored item and walked with once: one at a time, with nothing to
+    be shared or looked up."""
+
+    def __init__(self, stored: Stored) -> None:
+        self.stored, self.size, self.exclude = stored, 1, None
+        self.subsets = [()]
+        self.of = self.rows = HERE
+        self._said: dict[int, Floats] = {}
+        self._bounds = np.full((1, -(-len(stored) // GROUP) * GROUP), np.inf, np.float32)
+        self._lacking = self._doubt = np.zeros(1)
+
+    def lacking(self, expert: int, rows: Ints) -> Ints:
+        """The request, where it is not known what an expert says."""
+        return rows[: expert not in self._said]
+
+    def tell(self, expert: int, rows: Ints, outputs: Floats) -> None:  # noqa: ARG002
+        """What an expert says (1, d_k)."""
+        self._said[expert] = np.asarray(outputs, np.float64)
+
+    def outputs(self, states: Ints) -> Floats:  # noqa: ARG002
+        """What the experts say (1, d_S)."""
+        return np.concatenate([self._said[expert] for expert in self.subsets[0]], axis=1)
+
+    def enter(self, states: Ints, experts: Ints, rows: Ints) -> Ints:  # noqa: ARG002
+        """Go on to the state that has heard one more."""
+        expert = int(experts[0])
+        bounds, lacking, doubt = self.stored.bound(expert, self._said[expert])
+        known = self._bounds[:, : len(self.stored)]
+        known[:] = known + bounds if self.subsets[0] else bounds
+        self._minima = group_minima(self._bounds, GROUP)
+        self._lacking, self._doubt = self._lacking + lacking, self._doubt + doubt
+        self.subsets = [widened(self.subsets[0], (expert,))[0]]
+        return HERE
+
+    def closest(self, count: int, ties: Ties, states: Ints | None = None) -> tuple[Ints, Ints, Floats]:  # noqa: ARG002
+        """The `count` nearest items, and their squared distances in whole billionths."""
+        size = group_size(len(self.stored), count)
+        minima = self._minima if size == GROUP else group_minima(self._bounds, size)
+        return closest(self._bounds, minima, self._lacking, self._doubt, count, ties, self.distances)
+
+    def distances(self, states: Ints, items: Ints) -> Floats:  # noqa: ARG002
+        """Squared distances (p,) to items, in whole billionths."""
+        exact = np.zeros(len(items))
+        for expert in self.subsets[0]:
+            gap = self.stored.blocks[expert][items]
+            gap -= self._said[expert]
+            exact += np.rint(np.einsum("ij,ij->i", gap, gap) * GRID)
+        return exact

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fusion.routing.neighbours import block_distances, nearest
-from fusion.routing.states import States
+from fusion.routing.states import Lone, States
 from fusion.routing.stored import Stored
 
 RNG = np.random.default_rng(0)
@@ -79,3 +79,25 @@ def test_an_item_is_not_its_own_neighbour():
     at, found = states.near(40, "inclusive")
     assert np.bincount(at).tolist() == [39, 39, 39]
     assert not any(items[row] in found[at == of[row]] for row in range(3))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ties", ["inclusive", "lowest"])
+@pytest.mark.parametrize("size", [3000, 50, 7])
+def test_a_request_alone_has_the_same_neighbours_to_the_last_bit(kind, ties, size):
+    blocks = [block[:size] for block in KINDS[kind]]
+    stored, here = Stored(tuple(blocks), np.eye(2)[RNG.integers(0, 2, size)]), np.zeros(1, int)
+    for _ in range(8):
+        both = States(stored, 1), Lone(stored)
+        for expert in RNG.permutation(4).tolist():
+            said = KINDS[kind][expert][RNG.integers(0, 3000, 1)]
+            for states in both:
+                assert states.lacking(expert, here).tolist() == [0]
+                states.tell(expert, here, said)
+                assert not len(states.lacking(expert, here))
+                assert states.enter(here, np.array([expert]), here).tolist() == [0]
+            assert both[0].subsets == both[1].subsets and len(both[1]) == 1
+            assert np.array_equal(*(states.outputs(here) for states in both))
+            for count in (1, 9, 30):
+                ours, theirs = (states.closest(count, ties) for states in both)
+                assert all(np.array_equal(mine, other) for mine, other in zip(ours, theirs, strict=True))

@@ -7,7 +7,7 @@ import pytest
 
 from fusion.routing.losses import KnnLosses, losses
 from fusion.routing.neighbours import block_distances
-from fusion.routing.policy import FrugalPolicy
+from fusion.routing.policy import FrugalPolicy, FrugalRouter
 from fusion.routing.stored import Stored
 
 SUBSETS = [subset for size in (1, 2, 3) for subset in combinations(range(4), size)]
@@ -63,3 +63,23 @@ def test_requests_with_equal_outputs_are_decided_as_if_alone():
         for field in ("order", "answers", "scores", "current", "best", "distance"):
             one_by_one = np.concatenate([getattr(walks[rate], field) for walks in alone])
             assert np.array_equal(getattr(together[rate], field), one_by_one, equal_nan=True)
+
+
+@pytest.mark.parametrize("lookahead", [1, 2])
+@pytest.mark.parametrize("ties", ["inclusive", "lowest"])
+@pytest.mark.parametrize("chooses", [False, True])
+def test_one_request_alone_is_decided_as_among_others(lookahead, ties, chooses):
+    stored, rng = quantised(), np.random.default_rng(3)
+    x = np.concatenate(stored.blocks, axis=1)
+    options = {"blocks": [3, 3, 3, 2], "start": "mean_loss", "lookahead": lookahead, "ties": ties}
+    if chooses:  # the last block is a context
+        policy = FrugalRouter(**options, rate=0.003).fit(x, rng.random((300, 3)))
+    else:
+        policy = FrugalPolicy(**options, rate=0.003).fit(x, stored.values.argmax(axis=1))
+    new = x[rng.integers(0, 300, 40)] + rng.choice([0, 1e-3], (40, 1))
+    together = policy.decide(new)
+    assert 1 < together.asked.mean() < 4
+    alone = [policy.decide(one[None]) for one in new]
+    for field in ("order", "answers", "scores", "current", "best", "distance", "reasons", "spent"):
+        one_by_one = np.concatenate([getattr(walks, field) for walks in alone])
+        assert np.array_equal(getattr(together, field), one_by_one, equal_nan=field in ("current", "best"))
