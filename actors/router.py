@@ -8,6 +8,7 @@ processes again when the arguments of an application change, but not when `user_
 """
 
 import asyncio
+import gc
 import re
 from dataclasses import replace
 from typing import Any
@@ -159,6 +160,7 @@ class Router:
         self.models: dict[str, Answerer] = {}
         self.breakers: dict[str, Breaker] = {}
         self.decider: Decider
+        gc.freeze()  # as of experts
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return application(self)

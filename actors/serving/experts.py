@@ -1,6 +1,7 @@
 """Experts as Serve deployments: a replica holds one model, and answers texts of several requests together."""
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
@@ -44,6 +45,7 @@ class Expert:
         self.model = load_expert(known, labels, seed)
         self.far = self.model if isinstance(self.model, RemoteAnswerer) else None
         self.batches = Batches(self.model.answer, settings.batch_size, threaded=not self.model.light)
+        gc.freeze()  # to look through all that was imported would stop answers for a third of a second
 
     async def answer(self, texts: Sequence[str]) -> list[Answer]:
         """Answer texts, in order; one that cannot be answered gets an answer with an error."""
