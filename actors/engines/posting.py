@@ -117,6 +117,10 @@ class Poster:
             attempt += 1
 
     async def _attempt(self, path: str, body: Mapping[str, Any], *, whole: bool) -> aiohttp.ClientResponse:
+        if self._proxy and not self._proxy.startswith(("http://", "https://")):
+            raise PostError(
+                "unreachable", f"its proxy is {self._proxy.partition(':')[0]}; allowed: http, https"
+            )
         try:
             async with asyncio.timeout(self._timeout_s):
                 response = await self._session.post(self._url + path, json=body, proxy=self._proxy)
@@ -189,7 +193,8 @@ def _proxy_of(url: str) -> str | None:
     if proxy_bypass(parts.netloc):
         return None
     known = getproxies()
-    return known.get(parts.scheme) or known.get("all")
+    proxy = known.get(parts.scheme) or known.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 def _certificates() -> ssl.SSLContext:

@@ -98,12 +98,18 @@ def test_a_proxy_of_the_environment_is_asked(monkeypatch):
     monkeypatch.delenv("no_proxy", raising=False)
     with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.server_port}")
         elsewhere = Endpoint()
         elsewhere.url = "http://models.example/v1"
-        assert asked(elsewhere) == [b"{}"]
+        for scheme in ("http://", ""):
+            monkeypatch.setenv("http_proxy", f"{scheme}127.0.0.1:{proxy.server_port}")
+            assert asked(elsewhere) == [b"{}"]
         proxy.shutdown()
-    assert paths == [f"http://models.example/v1{PATH}"]
+    assert paths == [f"http://models.example/v1{PATH}"] * 2
+    monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:1")
+    with pytest.raises(PostError) as caught:
+        asked(elsewhere, retries=0)
+    assert caught.value.kind == "unreachable"
+    assert str(caught.value) == "its proxy is socks5; allowed: http, https"
 
 
 @pytest.mark.parametrize(
