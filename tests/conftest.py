@@ -16,6 +16,7 @@ os.environ.update(
     RAY_DATA_DISABLE_PROGRESS_BARS="1",
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
     RAY_idle_worker_killing_time_threshold_ms="10000",
+    RAY_worker_niceness="0",  # actors would starve beside the tests of another worker
     HF_HUB_OFFLINE="1",
     TOKENIZERS_PARALLELISM="false",
     ENDPOINT_KEY="sk-of-the-tests",

@@ -68,7 +68,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = scope["path"].removeprefix(scope.get("root_path", "").rstrip("/"))
         request = Request(scope)
         try:
             self._let_in(path, request)

@@ -115,14 +115,20 @@ class Site:
         )
 
     def __call__(
-        self, method: str, path: str, *, sender: tuple[str, int] = ("127.0.0.1", 1), **options: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        sender: tuple[str, int] = ("127.0.0.1", 1),
+        prefix: str = "",
+        **options: Any,
     ) -> httpx.Response:
-        """Send a request."""
+        """Send a request, of an application below a prefix."""
 
         async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(self.app, client=sender)
+            transport = httpx.ASGITransport(self.app, client=sender, root_path=prefix)
             async with httpx.AsyncClient(transport=transport, base_url="http://site") as client:
-                return await client.request(method, path, **options)
+                return await client.request(method, prefix + path, **options)
 
         return asyncio.run(send())
 

@@ -179,6 +179,36 @@ def test_keys_are_needed_where_there_are_any(site, monkeypatch):
         assert here("GET", "/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code == 200
 
 
+def test_below_a_prefix_paths_are_the_same(site, monkeypatch):
+    monkeypatch.setenv("KEYS", "first")
+    here, key = site(access={"keys_env": "KEYS"}), {"Authorization": "Bearer first"}
+    assert here("GET", "/health", prefix="/films").status_code == 200
+    for headers, status in ({}, 401), (key, 200):
+        body = {"inputs": [FILMS[0]]}
+        assert here("POST", "/v1/classify", prefix="/films", headers=headers, json=body).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "said"),
+    [
+        ("application/json; charset=utf-8", '{"inputs": ["a"]}', None),
+        ("application/vnd.api+json", '{"inputs": ["a"]}', None),
+        ("text/plain", '{"inputs": ["a"]}', "content-type: text/plain; allowed: application/json"),
+        ("", '{"inputs": ["a"]}', "content-type: none; allowed: application/json"),
+        ("application/json", '{"inputs": ["a"', "body: Invalid JSON"),
+        ("application/json", "", "body: Invalid JSON"),
+        ("application/json", '["a"]', "body: Input should be an object"),
+        ("application/json", '{"inputs": ["a", 7]}', "inputs.1: Input should be a valid string"),
+    ],
+)
+def test_only_json_is_read(site, kind, body, said):
+    response = site()("POST", "/v1/classify", content=body, headers={"Content-Type": kind})
+    assert response.status_code == (422 if said else 200)
+    if said:
+        error = response.json()["error"]
+        assert error["message"].startswith(said) and error["code"] == "invalid_request"
+
+
 @pytest.mark.parametrize(
     ("router", "label"),
     [({"unseen": "abstain"}, False), ({"unseen": "default", "default_expert": "dear"}, True)],
