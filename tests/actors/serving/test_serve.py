@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 FILMS = [text for text, _ in texts(12)]
 TURNS = 2
 """Requests that a replica of the router works on, and as many wait."""
-SMALL = {"num_cpus": 0.2, "retries": 0, "timeout_s": 60}
+SMALL = {"num_cpus": 0.2, "retries": 0, "timeout_s": 20}
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +100,10 @@ def test_answers_are_those_without_serve(url, site):
 
 def test_what_is_too_much_is_refused_at_once_and_the_rest_answered(url):
     experts = [psutil.Process(pid) for pid in replicas("expert-")]
-    body = {"inputs": FILMS[:1], "mode": "full", "deadline_ms": 60_000}
+    body = {"inputs": FILMS[:1], "mode": "full"}
 
     async def come() -> list[httpx.Response]:
-        async with httpx.AsyncClient(timeout=120) as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             for expert in experts:
                 expert.suspend()
             requests = [asyncio.create_task(client.post(f"{url}/v1/classify", json=body)) for _ in range(30)]
